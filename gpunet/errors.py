@@ -1,0 +1,64 @@
+"""Every error gpunet raises on purpose.
+
+Message form, the same on every device and backend::
+
+    <op>: <what must hold>, got <what came>; <the choices, or the remedy>
+
+The tree (each also is the built-in error a caller would expect, so ``except ValueError`` works too)::
+
+    GpunetError
+    ├── ShapeError                (ValueError)    two sizes disagree
+    ├── DTypeError                (TypeError)     a dtype no kernel takes, or two that differ
+    ├── ArgumentError             (ValueError)    any other wrong argument
+    ├── DeviceError               (RuntimeError)  unknown or unusable device, tensors on two devices
+    ├── BackendUnavailableError   (RuntimeError)  asked for by name and cannot run here
+    ├── NoKernelError             (LookupError)   unknown backend or variant, or none takes the input
+    ├── KernelError               (RuntimeError)  a kernel broke its contract (shape, dtype, NaN under GPUNET_CHECK)
+    ├── GraphError                (RuntimeError)  backward through a freed, changed or missing graph
+    │   └── AnomalyError                          NaN gradient or failing backward under detect_anomaly()
+    └── DataError                 (ValueError)    a data file that is truncated, hostile or not what it claims
+"""
+
+
+class GpunetError(Exception):
+    """Base class: ``except gn.errors.GpunetError`` catches everything gpunet raises on purpose."""
+
+
+class ShapeError(GpunetError, ValueError):
+    """Two sizes disagree, or a tensor has the wrong number of axes."""
+
+
+class DTypeError(GpunetError, TypeError):
+    """A dtype that no kernel takes, or two dtypes that must be equal and are not."""
+
+
+class ArgumentError(GpunetError, ValueError):
+    """A keyword or value outside what the op accepts."""
+
+
+class DeviceError(GpunetError, RuntimeError):
+    """A device that is unknown, cannot be used here, or differs between two tensors."""
+
+
+class BackendUnavailableError(GpunetError, RuntimeError):
+    """A backend asked for by name that cannot run here; the message says why and what to install."""
+
+
+class NoKernelError(GpunetError, LookupError):
+    """No such backend or variant, or none that takes these arguments."""
+
+
+class KernelError(GpunetError, RuntimeError):
+    """A kernel broke its contract: wrong shape or dtype, or a NaN found under ``GPUNET_CHECK=1``."""
+
+
+class GraphError(GpunetError, RuntimeError):
+    """Backward through a graph that was freed, changed in place, or never recorded."""
+
+
+class AnomalyError(GraphError):
+    """A NaN gradient or a failing backward, found under ``gn.detect_anomaly()``; names the forward line."""
+
+
+class DataError(GpunetError, ValueError):
+    """A data file that is truncated, oversized, hostile, or not what it claims to be."""
