@@ -1,0 +1,79 @@
+"""The one door to CuPy, Numba-CUDA and NVRTC. No other module of gpunet imports them.
+
+Everything is imported on first use, so that ``import gpunet`` costs NumPy alone and a machine without a GPU never
+sees an import error, only a reason.
+"""
+
+import importlib
+import importlib.util
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from gpunet.errors import BackendUnavailableError
+
+INSTALL = 'pip install "gpunet[cuda13]" (driver 580 or newer) or "gpunet[cuda12]" (driver 525 or newer)'
+
+
+@cache
+def why_no_cupy() -> str | None:
+    """None when CuPy can run on a GPU here, else the reason and the remedy."""
+    if importlib.util.find_spec("cupy") is None:
+        return f"CuPy is not installed; {INSTALL}"
+    try:
+        available = cupy().is_available()
+    except Exception as error:  # a broken CUDA installation raises anything from ImportError to its own types
+        return f"CuPy is installed but does not load ({type(error).__name__}: {error}); run `gpunet info`"
+    return None if available else "no usable NVIDIA GPU or driver was found; check that `nvidia-smi` lists a GPU"
+
+
+@cache
+def why_no_numba_cuda() -> str | None:
+    """None when Numba's CUDA target can run on a GPU here, else the reason and the remedy."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        return f"numba-cuda is not installed; {INSTALL}"
+    try:
+        available = numba_cuda().is_available()
+    except Exception as error:  # see why_no_cupy
+        return f"numba-cuda is installed but does not load ({type(error).__name__}: {error}); run `gpunet info`"
+    return None if available else "no usable NVIDIA GPU or driver was found; check that `nvidia-smi` lists a GPU"
+
+
+@cache
+def why_no_sim() -> str:
+    """Why device ``sim`` cannot run: it executes GPU kernels on the CPU, and this version has none to execute."""
+    return "this version holds no GPU kernels, and `sim` executes GPU kernels on the CPU; use device 'cpu'"
+
+
+def cupy() -> Any:
+    """The module ``cupy``.
+
+    Raises:
+        BackendUnavailableError: CuPy is not installed.
+    """
+    return _import("cupy")
+
+
+def numba_cuda() -> Any:
+    """The module ``numba.cuda``, with what its 0.30 line needs under NumPy 2.5 put back.
+
+    Raises:
+        BackendUnavailableError: numba-cuda is not installed.
+    """
+    import numpy as np
+
+    if not hasattr(np, "row_stack"):  # removed in NumPy 2.5; numba-cuda 0.30 looks it up at the first compile
+        np.row_stack = np.vstack  # type: ignore[attr-defined]
+    return _import("numba.cuda")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise BackendUnavailableError(f"{name} cannot be imported ({error}); {INSTALL}") from error
+
+
+def gpu_count() -> int:
+    """Number of GPUs that CuPy can use; 0 where there is none."""
+    return 0 if why_no_cupy() else int(cupy().cuda.runtime.getDeviceCount())

@@ -1,0 +1,419 @@
+"""From an entry such as ``conv2d.forward`` to the kernel that runs: registration, choice, launch.
+
+A kernel registers with one decorator; entry and backend spell the module it lives in
+(``kernels/<op>/<op>_<backend>.py``), so there are no lists to keep. The choice, in this order:
+
+1. backend: ``use_backend`` or ``GPUNET_BACKEND``, else the first of the device's backends that can run and has a
+   rung that takes the arguments;
+2. variant: ``use_variant`` or ``GPUNET_VARIANT_<OP>``, else the highest rung of the op's ladder whose ``when``
+   accepts the arguments. A rung outside the ladder (a user's own) runs only when asked for by name.
+
+What was asked for by name runs or raises. What was chosen can be asked for: :func:`candidates`, ``gn.trace()``.
+"""
+
+import importlib
+import pkgutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from gpunet import config, devices
+from gpunet.devices import Device
+from gpunet.errors import ArgumentError, BackendUnavailableError, KernelError, NoKernelError
+
+REFERENCE = "reference"  # variant name of a definition; it stands below every rung of the ladder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Work(NamedTuple):
+    """What a launch has to do: floating-point operations, and bytes that must be read and written."""
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One registered launcher."""
+
+    entry: str
+    backend: str
+    variant: str
+    function: Callable[..., Any]
+    when: Callable[..., bool | str] | None
+    file: str
+    line: int
+
+    @property
+    def op(self) -> str:
+        """The op's name: the entry's part before the point."""
+        return self.entry.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """``entry/backend/variant``, as errors, traces and test ids write it."""
+        return f"{self.entry}/{self.backend}/{self.variant}"
+
+    @property
+    def place(self) -> str:
+        """``file.py:line`` of the launcher."""
+        return f"{self.file.rpartition('/')[2]}:{self.line}"
+
+    def refusal(self, arrays: tuple[Any, ...], params: dict[str, Any]) -> str | None:
+        """None when this kernel takes the arguments, else why not."""
+        if self.when is None:
+            return None
+        answer = self.when(*arrays, **params)
+        if isinstance(answer, str):
+            return answer or None
+        if answer:
+            return None
+        about = (self.when.__doc__ or "").strip().partition("\n")[0]
+        return f"it needs {about or self.when.__name__}"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.place})"
+
+
+_registry: dict[tuple[str, str], dict[str, Kernel]] = {}
+_loaded: dict[tuple[str, str], str | None] = {}  # (op, backend) -> None, or why its file could not be imported
+
+
+def kernel(
+    entry: str, *, backend: str, variant: str = REFERENCE, when: Callable[..., bool | str] | None = None
+) -> Callable[[F], F]:
+    """Registers the decorated launcher as one way of computing ``entry``. Returns it unchanged.
+
+    Args:
+        entry: "<op>.forward" or "<op>.grad_<input>", as ``gn.list_kernels()`` shows them.
+        backend: "numpy", "numba_cpu", "cupy" or "numba_cuda".
+        variant: the rung's name: the idea in one or two words.
+        when: called with the launcher's arguments; True to accept, False or a string (the reason) to refuse.
+
+    Raises:
+        ArgumentError: there is no such op or entry, or the name is taken by a launcher at another place.
+        NoKernelError: there is no such backend.
+
+    Example:
+        >>> import gpunet as gn
+        >>> @gn.kernel("relu.forward", backend="numpy", variant="clipped")
+        ... def relu_forward_clipped(x):
+        ...     return x.clip(0, None)
+        >>> with gn.use_variant("relu.forward", "clipped"):
+        ...     gn.functional.relu(gn.tensor([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+    """
+    devices.backend(backend)
+    op = entry.partition(".")[0]
+    if op not in ops() or entry not in entries(op):
+        known = ", ".join(entries(op)) if op in ops() else f"one of the ops {', '.join(ops())}"
+        raise ArgumentError(f"kernel: entry must be a known '<op>.<entry>', got {entry!r}; known: {known}")
+
+    def register(function: F) -> F:
+        code = function.__code__
+        new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno)
+        table = _registry.setdefault((entry, backend), {})
+        old = table.get(variant)
+        if old is not None and (old.file, old.function.__qualname__) != (new.file, function.__qualname__):
+            raise ArgumentError(f"kernel: {new.name} is registered twice, at {old.file}:{old.line} and {new.file}:{new.line}")
+        table[variant] = new
+        _choices.clear()
+        return function
+
+    return register
+
+
+@cache
+def ops() -> tuple[str, ...]:
+    """Names of all ops that have a kernel folder, sorted."""
+    package = importlib.import_module("gpunet.kernels")
+    found = {module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg}
+    return tuple(sorted(found - {"common"}))
+
+
+@cache
+def title(op: str) -> ModuleType:
+    """The title page of an op: the module ``gpunet.kernels.<op>`` with ENTRIES, LADDER and work()."""
+    if op not in ops():
+        raise NoKernelError(f"kernels: no op {op!r}; there are: {', '.join(ops())}")
+    return importlib.import_module(f"gpunet.kernels.{op}")
+
+
+def entries(op: str) -> tuple[str, ...]:
+    """Names of the entries of an op, in its title page's order."""
+    return tuple(title(op).ENTRIES)
+
+
+def ladder(op: str) -> tuple[str, ...]:
+    """All rungs of an op that may be chosen automatically, lowest first: the definition, then LADDER."""
+    return (REFERENCE, *title(op).LADDER)
+
+
+def _load(op: str, backend: str) -> str | None:
+    """Imports ``kernels/<op>/<op>_<backend>.py`` once. None, or why that file could not be imported."""
+    key = (op, backend)
+    if key not in _loaded:
+        name = f"gpunet.kernels.{op}.{op}_{backend}"
+        try:
+            importlib.import_module(name)
+            _loaded[key] = None
+        except ModuleNotFoundError as error:
+            # Absent file: the op has no kernels there, which is no failure. Absent library: say so.
+            _loaded[key] = None if error.name == name else f"{name} needs the package {error.name}"
+        except BackendUnavailableError as error:
+            _loaded[key] = str(error)
+    return _loaded[key]
+
+
+def variants(entry: str, backend: str) -> list[Kernel]:
+    """The kernels of an entry on one backend: rungs in ladder order, then those outside the ladder."""
+    op = entry.partition(".")[0]
+    _load(op, backend)
+    rungs = {name: height for height, name in enumerate(ladder(op))}
+    table = _registry.get((entry, backend), {})
+    return sorted(table.values(), key=lambda each: rungs.get(each.variant, len(rungs)))
+
+
+def list_kernels(entry: str | None = None) -> list[Kernel]:
+    """Every kernel that can be loaded here, by op, entry, backend and rung.
+
+    Args:
+        entry: "conv2d.forward" for one entry, "conv2d" for one op, None for all.
+
+    Returns:
+        Records with entry, backend, variant, file and line; printing one shows them.
+
+    Raises:
+        NoKernelError: no such op or entry.
+
+    Example:
+        >>> import gpunet as gn
+        >>> [kernel.variant for kernel in gn.list_kernels("matmul.forward") if kernel.backend == "numpy"]
+        ['reference']
+    """
+    op = (entry or "").partition(".")[0]
+    wanted = [each for name in ([op] if op else ops()) for each in entries(name)]
+    if entry and "." in entry:
+        if entry not in wanted:
+            raise NoKernelError(f"kernels: no entry {entry!r}; {op} has: {', '.join(wanted)}")
+        wanted = [entry]
+    return [each for name in wanted for backend in devices.BACKENDS for each in variants(name, backend)]
+
+
+def need_variant(entry: str, variant: str) -> None:
+    """Raises :class:`NoKernelError` when no backend has this rung for the entry (or for any entry of the op)."""
+    names = sorted({each.variant for each in list_kernels(entry)})
+    if variant not in names:
+        raise NoKernelError(f"no variant {variant!r} of {entry}; it has: {', '.join(names)}")
+
+
+class Candidate(NamedTuple):
+    """One kernel that was looked at for a call, and what became of it."""
+
+    name: str
+    place: str
+    taken: bool
+    reason: str
+
+
+def candidates(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, Any]) -> list[Candidate]:
+    """Every kernel of the entry, whether it would be taken for these arguments, and why."""
+    try:
+        chosen, failure = find(device, entry, arrays, params), None
+    except (NoKernelError, BackendUnavailableError) as error:
+        chosen, failure = None, str(error)
+    rows = []
+    for each in list_kernels(entry):
+        if chosen is not None and each.name == chosen.name:
+            rows.append(Candidate(each.name, each.place, True, _why_taken(device, each)))
+        else:
+            rows.append(Candidate(each.name, each.place, False, _why_not(device, each, arrays, params)))
+    if failure is not None:
+        rows.append(Candidate(entry, "", False, failure))
+    return rows
+
+
+def _why_taken(device: Device, kernel: Kernel) -> str:
+    by_name = [
+        f"{what} {name!r} was asked for"
+        for what, name in (("backend", config.wanted_backend()), ("variant", config.wanted_variant(kernel.entry)))
+        if name
+    ]
+    return "; ".join(by_name) or f"the highest rung that takes these arguments on the first backend of {device}"
+
+
+def _why_not(device: Device, kernel: Kernel, arrays: tuple[Any, ...], params: dict[str, Any]) -> str:
+    unusable = devices.backend(kernel.backend).why_not(device.kind)
+    if unusable:
+        return unusable
+    backend, variant = config.wanted_backend(), config.wanted_variant(kernel.entry)
+    if backend and backend != kernel.backend:
+        return f"backend {backend!r} was asked for"
+    if variant and variant != kernel.variant:
+        return f"variant {variant!r} was asked for"
+    refusal = kernel.refusal(arrays, params)
+    if refusal:
+        return refusal
+    if kernel.variant not in ladder(kernel.op):
+        return f"it is outside the ladder: ask for it with use_variant({kernel.entry!r}, {kernel.variant!r})"
+    return "a higher rung or an earlier backend takes these arguments"
+
+
+_choices: dict[tuple[Any, ...], list[Kernel]] = {}  # request -> kernels to try, best first
+
+
+def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, Any]) -> Kernel:
+    """The kernel that will run for these arguments.
+
+    Raises:
+        BackendUnavailableError: the backend asked for cannot run on this device.
+        NoKernelError: no kernel of the entry takes these arguments here.
+    """
+    backend, variant = config.wanted_backend(), config.wanted_variant(entry)
+    request = (entry, device.kind, backend, variant)
+    tries = _choices.get(request)
+    if tries is None:
+        tries = _choices[request] = _order(device.kind, entry, backend, variant)
+    for each in tries:
+        if each.when is None or each.refusal(arrays, params) is None:
+            return each
+    raise NoKernelError(_nothing_takes(entry, tries, arrays, params))
+
+
+def _order(kind: str, entry: str, backend: str | None, variant: str | None) -> list[Kernel]:
+    if backend is not None:
+        devices.backend(backend).need(kind)
+        names = [backend]
+    else:
+        names = [name for name in devices.CHOICE[kind] if devices.BACKENDS[name].why_not(kind) is None]
+    rungs = ladder(entry.partition(".")[0])
+    found = []
+    for name in names:
+        on_backend = variants(entry, name)
+        if variant is None:
+            found += [each for each in reversed(on_backend) if each.variant in rungs]
+        else:
+            found += [each for each in on_backend if each.variant == variant]
+    if not found:
+        raise NoKernelError(_nothing_there(kind, entry, backend, variant))
+    return found
+
+
+def _nothing_there(kind: str, entry: str, backend: str | None, variant: str | None) -> str:
+    have = {name: [each.variant for each in variants(entry, name)] for name in devices.BACKENDS}
+    has = "; ".join(f"{name}: {', '.join(rungs)}" for name, rungs in have.items() if rungs) or "none"
+    asked = f" variant {variant!r}" if variant else ""
+    where = f"backend {backend!r}" if backend else f"the backends of device '{kind}'"
+    broken = [reason for name in devices.BACKENDS if (reason := _load(entry.partition(".")[0], name))]
+    return f"no{asked} kernel for {entry} on {where}; it has {has}" + "".join(f"; {reason}" for reason in broken)
+
+
+def _nothing_takes(entry: str, tries: list[Kernel], arrays: tuple[Any, ...], params: dict[str, Any]) -> str:
+    refusals = "; ".join(f"{each.backend}/{each.variant}: {each.refusal(arrays, params)}" for each in tries)
+    takers = [
+        each.variant
+        for each in list_kernels(entry)
+        if each not in tries and each.backend == tries[0].backend and each.refusal(arrays, params) is None
+    ]
+    shapes = " ".join(str(tuple(each.shape)) for each in arrays if hasattr(each, "shape"))
+    other = f"; variants that take this: {', '.join(takers)}" if takers else ""
+    return f"{entry}: no kernel asked for takes {shapes} with {params}: {refusals}{other}"
+
+
+class Launch(NamedTuple):
+    """One line of a trace: which kernel ran, on what."""
+
+    entry: str
+    backend: str
+    variant: str
+    device: str
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    place: str
+    phase: str
+    by_name: bool
+
+    def __str__(self) -> str:
+        shapes = " ".join("x".join(map(str, shape)) or "()" for shape in self.shapes)
+        return f"{self.phase:8} {self.entry}/{self.backend}/{self.variant} {shapes} {self.dtype} {self.place}"
+
+
+class Trace(list[Launch]):
+    """The launches of a ``gn.trace()`` block, in order; printing it gives one line a launch."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+_traces: list[Trace] = []  # not per thread: a trace is meant to see every launch of the program
+
+
+@contextmanager
+def trace() -> Iterator[Trace]:
+    """Records which kernel ran for each op inside the block, forward and backward.
+
+    Example:
+        >>> import gpunet as gn
+        >>> x = gn.ones(2, 3, requires_grad=True)
+        >>> with gn.trace() as launches:
+        ...     gn.functional.relu(x).sum().backward()
+        >>> [(each.phase, each.entry) for each in launches]
+        [('forward', 'relu.forward'), ('backward', 'relu.grad_x')]
+    """
+    record = Trace()
+    _traces.append(record)
+    try:
+        yield record
+    finally:
+        _traces[:] = [each for each in _traces if each is not record]
+
+
+def launch(device: Device, entry: str, *arrays: Any, **params: Any) -> Any:
+    """Runs the chosen kernel of ``entry`` on raw arrays of ``device`` and returns what it returns."""
+    chosen = find(device, entry, arrays, params)
+    if not _traces and not config.settings.check and config.settings.debug < 2:
+        return chosen.function(*arrays, **params)
+    return _watched(chosen, device, arrays, params)
+
+
+def _watched(kernel: Kernel, device: Device, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """``launch`` with whatever a trace, GPUNET_DEBUG or GPUNET_CHECK asks for around the call."""
+    begin = time.perf_counter()
+    result = kernel.function(*arrays, **params)
+    given = [each for each in arrays if hasattr(each, "shape")]
+    by_name = bool(config.wanted_backend() or config.wanted_variant(kernel.entry))
+    line = Launch(
+        kernel.entry, kernel.backend, kernel.variant, str(device), tuple(tuple(each.shape) for each in given),
+        str(given[0].dtype) if given else "", kernel.place, config.local.phase, by_name,
+    )  # fmt: skip
+    for record in _traces:
+        record.append(line)
+    if config.settings.check or config.settings.debug >= 2:
+        device.synchronize()
+    if config.settings.debug >= 2:
+        print(f"gpunet: {line} {1e3 * (time.perf_counter() - begin):.3f} ms", file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
+    if config.settings.check:
+        _need_no_new_nan(kernel, device, given, result)
+    return result
+
+
+def _need_no_new_nan(kernel: Kernel, device: Device, given: list[Any], result: Any) -> None:
+    def has_nan(array: Any) -> bool:
+        return array.dtype.kind == "f" and bool(np.isnan(device.to_host(array)).any())
+
+    outputs = result if isinstance(result, tuple) else (result,)
+    bad = [k for k, array in enumerate(outputs) if hasattr(array, "dtype") and has_nan(array)]
+    if bad and not any(has_nan(array) for array in given):
+        raise KernelError(
+            f"{kernel.name} at {kernel.place}: output {bad[0]} holds NaN though no input does; look for an element "
+            "that was not written, a division by zero, or an overflow in an earlier layer"
+        )

@@ -1,0 +1,83 @@
+"""Checks that ops share. Each raises before anything is computed, naming op, argument, both sides and the remedy."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpunet.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from gpunet.tensor import FLOATS, Tensor
+
+
+def need_tensor(op: str, **tensors: Any) -> None:
+    """Each argument is a Tensor (None passes: it means absent)."""
+    for name, value in tensors.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise DTypeError(f"{op}: {name} must be a gpunet tensor, got {type(value).__name__}; use gn.tensor({name})")
+
+
+def need_float(op: str, **tensors: Any) -> None:
+    """Each argument is a Tensor of float32 or float64, all of one dtype on one device; None passes."""
+    need_tensor(op, **tensors)
+    first: tuple[str, Tensor] | None = None
+    for name, value in tensors.items():
+        if value is None:
+            continue
+        if value.dtype not in FLOATS:
+            raise DTypeError(f"{op}: {name} must be float32 or float64, got {value.dtype}; use {name}.float()")
+        if first is None:
+            first = (name, value)
+        elif value.dtype != first[1].dtype:
+            raise DTypeError(
+                f"{op}: {first[0]} and {name} must have one dtype, got {first[1].dtype} and {value.dtype}; "
+                f"use {name}.to('{first[1].dtype}')"
+            )
+        elif value.device != first[1].device:
+            raise DeviceError(
+                f"{op}: {first[0]} and {name} must be on one device, got {first[1].device} and {value.device}; "
+                f"use {name}.to('{first[1].device}')"
+            )
+
+
+def need_integer(op: str, x: Tensor, **tensors: Any) -> None:
+    """Each argument is an integer Tensor on the device of ``x``."""
+    need_tensor(op, **tensors)
+    for name, value in tensors.items():
+        if value.dtype.kind not in "iu":
+            raise DTypeError(f"{op}: {name} must hold integers, got {value.dtype}; use {name}.long()")
+        if value.device != x.device:
+            raise DeviceError(f"{op}: {name} must be on {x.device} like the input, got {value.device}; use .to('{x.device}')")
+
+
+def need_ndim(op: str, name: str, tensor: Tensor, ndims: Sequence[int], meaning: str) -> None:
+    """``tensor`` has one of the numbers of axes; ``meaning`` names them, as in "(N, C, H, W)"."""
+    if tensor.ndim not in ndims:
+        many = " or ".join(map(str, ndims))
+        raise ShapeError(f"{op}: {name} must have {many} axes {meaning}, got {tensor.ndim} in shape {tensor.shape}")
+
+
+def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
+    """``value``, an integer or a pair (vertical, horizontal), as a pair of integers of at least ``minimum``."""
+    both = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(both) != 2 or not all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in both):
+        raise ArgumentError(f"{op}: {name} must be an integer or a pair of integers (vertical, horizontal), got {value!r}")
+    if min(both) < minimum:
+        raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
+def axis_of(op: str, dim: Any, ndim: int, name: str = "dim") -> int:
+    """``dim`` as an axis from 0 to ndim - 1; negative numbers count from the end."""
+    if isinstance(dim, bool) or not isinstance(dim, int | np.integer):
+        raise ArgumentError(f"{op}: {name} must be an integer, got {dim!r}")
+    low, high = (-ndim, ndim - 1) if ndim else (-1, 0)
+    if not low <= dim <= high:
+        raise ArgumentError(f"{op}: {name} must be from {low} to {high} for a tensor with {ndim} axes, got {dim}")
+    return int(dim) % max(ndim, 1)
+
+
+def one_of(op: str, name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """``value`` when it is one of ``choices``."""
+    if value not in choices:
+        raise ArgumentError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

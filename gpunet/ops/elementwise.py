@@ -1,0 +1,470 @@
+"""Arithmetic on each element, with broadcasting. No kernels of our own: NumPy or CuPy computes it.
+
+Dtypes promote as in PyTorch: a Python number never widens a tensor, integers meet floats as that float, and a division
+of integers is float32.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpunet.errors import DeviceError, DTypeError, ShapeError
+from gpunet.graph import Function
+from gpunet.ops.reduce import sum_to
+from gpunet.tensor import Tensor
+
+SCALARS = (int, float, bool)
+
+
+def _operand(op: str, value: Any, like: Tensor) -> Any:
+    """A tensor or a Python number out of whatever stands beside a tensor in an expression."""
+    if isinstance(value, Tensor) or type(value) in SCALARS:
+        return value
+    if isinstance(value, np.generic):
+        return value.item()  # a NumPy scalar is a number, and must not widen a float32 tensor to float64
+    if isinstance(value, SCALARS):
+        return value
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return Tensor(value, device=like.device)
+    raise DTypeError(f"{op}: both sides must be tensors, arrays or numbers, got {type(value).__name__}")
+
+
+def promoted(a: Tensor, b: Tensor) -> np.dtype[Any]:
+    """The dtype in which ``a`` and ``b`` meet, by PyTorch's rule."""
+    rank = {"b": 0, "u": 1, "i": 1, "f": 2}
+    kind_a, kind_b = rank[a.dtype.kind], rank[b.dtype.kind]
+    if kind_a != kind_b:
+        return a.dtype if kind_a > kind_b else b.dtype
+    if (a.ndim == 0) != (b.ndim == 0):  # a single number yields to an array of its kind
+        return b.dtype if a.ndim == 0 else a.dtype
+    return np.promote_types(a.dtype, b.dtype)
+
+
+def _scalar_dtype(x: Tensor, number: Any) -> Any:
+    """The dtype in which a tensor meets a Python number: only a float beside integers changes anything."""
+    if isinstance(number, float) and x.dtype.kind != "f":
+        return np.dtype(np.float32)
+    return np.dtype(np.int64) if x.dtype.kind == "b" and not isinstance(number, bool) else x.dtype
+
+
+def pair_up(op: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """Both operands on one device, in one dtype, of shapes that broadcast; at least one is a Tensor."""
+    if type(a) is Tensor and type(b) is Tensor and a.data.dtype == b.data.dtype and a.device is b.device:
+        if a.data.shape != b.data.shape:
+            _need_broadcast(op, a, b)
+        return a, b
+    like = a if isinstance(a, Tensor) else b
+    if not isinstance(like, Tensor):
+        like = Tensor(a if hasattr(a, "dtype") else b)
+    a, b = _operand(op, a, like), _operand(op, b, like)
+    if not isinstance(a, Tensor):
+        if not isinstance(b, Tensor):
+            a = Tensor(a, device=like.device)
+        else:
+            return a, b.to(_scalar_dtype(b, a))
+    if not isinstance(b, Tensor):
+        return a.to(_scalar_dtype(a, b)), b
+    if a.device != b.device:
+        raise DeviceError(f"{op}: both sides must be on one device, got {a.device} and {b.device}; use .to('{a.device}')")
+    _need_broadcast(op, a, b)
+    dtype = promoted(a, b)
+    return a.to(dtype), b.to(dtype)
+
+
+def _need_broadcast(op: str, a: Tensor, b: Tensor) -> None:
+    try:
+        np.broadcast_shapes(a.data.shape, b.data.shape)
+    except ValueError:
+        raise ShapeError(
+            f"{op}: shapes must be equal or broadcast (trailing sizes equal or 1), got {a.shape} and {b.shape}"
+        ) from None
+
+
+def _raw(value: Any) -> Any:
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _fit(gradient: Tensor, like: Any) -> Tensor:
+    """The gradient summed over the axes along which ``like`` was broadcast."""
+    return gradient if gradient.data.shape == like.data.shape else sum_to(gradient, like.data.shape)
+
+
+class Add(Function):
+    """a + b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
+        return _raw(a) + _raw(b)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        need_a, need_b = ctx.needs_input_grad
+        return sum_to(gy, ctx.a) if need_a else None, sum_to(gy, ctx.b) if need_b else None
+
+
+class Sub(Function):
+    """a - b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
+        return _raw(a) - _raw(b)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        need_a, need_b = ctx.needs_input_grad
+        return sum_to(gy, ctx.a) if need_a else None, -sum_to(gy, ctx.b) if need_b else None
+
+
+class Mul(Function):
+    """a * b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        need_a, need_b = ctx.needs_input_grad
+        # Each factor's gradient needs the other factor, and its own shape alone.
+        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
+        ctx.save(a if need_b else None, b if need_a else None)
+        return _raw(a) * _raw(b)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        a, b = ctx.saved
+        need_a, need_b = ctx.needs_input_grad
+        return sum_to(gy * b, ctx.a) if need_a else None, sum_to(gy * a, ctx.b) if need_b else None
+
+
+class Div(Function):
+    """a / b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        y = _raw(a) / _raw(b)
+        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
+        ctx.save(b, y if ctx.needs_input_grad[1] else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        b, y = ctx.saved
+        need_a, need_b = ctx.needs_input_grad
+        ga = gy / b
+        return sum_to(ga, ctx.a) if need_a else None, sum_to(-ga * y, ctx.b) if need_b else None
+
+
+class Pow(Function):
+    """a to the power b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any) -> Any:
+        y = _raw(a) ** _raw(b)
+        ctx.save(a, b, y if ctx.needs_input_grad[1] else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        a, b, y = ctx.saved
+        need_a, need_b = ctx.needs_input_grad
+        ga = gb = None
+        if need_a:
+            if isinstance(b, Tensor):
+                # x**0 is flat, also at 0 where x**-1 is not finite
+                ga = _fit(gy * where(b == 0, 0.0, b * pow(a, where(b == 0, 1.0, b - 1))), a)
+            else:
+                ga = gy * (0.0 if b == 0 else b * pow(a, b - 1))
+        if need_b:
+            base = a if isinstance(a, Tensor) else Tensor(a, gy.dtype, gy.device)
+            # 0**b is flat for b >= 0, where log(0) is not finite
+            zero = (base == 0) & (b >= 0)
+            gb = _fit(gy * where(zero, 0.0, y * log(where(zero, 1.0, base))), b)
+        return ga, gb
+
+
+class Neg(Function):
+    """-x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        return -x.data
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        return -gy
+
+
+class Exp(Function):
+    """e to the power x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        y = x.device.xp.exp(x.data)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy * y
+
+
+class Log(Function):
+    """Natural logarithm: log(0) is -inf, of a negative number NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save(x)
+        return x.device.xp.log(x.data)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy / x
+
+
+class Sqrt(Function):
+    """Square root: of a negative number NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        y = x.device.xp.sqrt(x.data)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return gy / (y * 2)
+
+
+class Abs(Function):
+    """|x|; the gradient at 0 is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save(x)
+        return abs_(x.data)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy * Tensor._wrap(x.device.xp.sign(x.data), x.device)
+
+
+class Sin(Function):
+    """Sine."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save(x)
+        return x.device.xp.sin(x.data)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return gy * cos(x)
+
+
+class Cos(Function):
+    """Cosine."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        ctx.save(x)
+        return x.device.xp.cos(x.data)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (x,) = ctx.saved
+        return -(gy * sin(x))
+
+
+class Clip(Function):
+    """x held between two bounds; the gradient passes where x lies inside or on a bound."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Any:
+        y = x.data
+        if low is not None:
+            y = x.device.xp.maximum(y, x.dtype.type(low))
+        if high is not None:
+            y = x.device.xp.minimum(y, x.dtype.type(high))
+        inside = y == x.data
+        ctx.save(inside)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (inside,) = ctx.saved
+        return gy * Tensor._wrap(inside.astype(gy.dtype), gy.device), None, None
+
+
+class Extreme(Function):
+    """The larger or the smaller of two elements; a tie shares the gradient, beside NaN it goes to both."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, *, name: str) -> Any:
+        ctx.name_of = name
+        ctx.save(a, b)
+        return getattr(a.device.xp, name)(a.data, b.data)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        a, b = ctx.saved
+        loses = np.less if ctx.name_of == "maximum" else np.greater
+
+        def share(mine: Any, other: Any) -> Tensor:
+            weight = gy.device.xp.where(mine == other, 0.5, 1.0 - loses(mine, other)).astype(gy.dtype)
+            return Tensor._wrap(weight, gy.device)
+
+        need_a, need_b = ctx.needs_input_grad
+        ga = _fit(gy * share(a.data, b.data), a) if need_a else None
+        gb = _fit(gy * share(b.data, a.data), b) if need_b else None
+        return ga, gb
+
+
+class Where(Function):
+    """a where the condition holds, else b."""
+
+    @staticmethod
+    def forward(ctx: Any, condition: Tensor, a: Any, b: Any) -> Any:
+        ctx.save(condition, a if isinstance(a, Tensor) else None, b if isinstance(b, Tensor) else None)
+        return condition.device.xp.where(condition.data, _raw(a), _raw(b))
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        condition, a, b = ctx.saved
+        _, need_a, need_b = ctx.needs_input_grad
+        ga = _fit(where(condition, gy, 0.0), a) if need_a else None
+        gb = _fit(where(condition, 0.0, gy), b) if need_b else None
+        return None, ga, gb
+
+
+def abs_(array: Any) -> Any:
+    """|array| of a raw array; a name beside the op ``abs``, which hides the built-in in this module."""
+    return array.__abs__()
+
+
+def add(a: Any, b: Any) -> Tensor:
+    """a + b."""
+    return Add.apply(*pair_up("add", a, b))
+
+
+def sub(a: Any, b: Any) -> Tensor:
+    """a - b."""
+    return Sub.apply(*pair_up("sub", a, b))
+
+
+def mul(a: Any, b: Any) -> Tensor:
+    """a * b."""
+    return Mul.apply(*pair_up("mul", a, b))
+
+
+def div(a: Any, b: Any) -> Tensor:
+    """a / b; integers are divided as float32."""
+    a, b = pair_up("div", a, b)
+    return Div.apply(_as_float(a), _as_float(b))
+
+
+def pow(a: Any, b: Any) -> Tensor:
+    """a to the power b."""
+    return Pow.apply(*pair_up("pow", a, b))
+
+
+def _as_float(x: Any) -> Any:
+    return x.to(np.float32) if isinstance(x, Tensor) and x.dtype.kind != "f" else x
+
+
+def _unary(function: type[Function], x: Any, keep_integers: bool = False) -> Tensor:
+    x = x if isinstance(x, Tensor) else Tensor(x)
+    return function.apply(x if keep_integers else _as_float(x))
+
+
+def neg(x: Any) -> Tensor:
+    """-x."""
+    return _unary(Neg, x, keep_integers=True)
+
+
+def exp(x: Any) -> Tensor:
+    """e to the power of each element."""
+    return _unary(Exp, x)
+
+
+def log(x: Any) -> Tensor:
+    """Natural logarithm of each element."""
+    return _unary(Log, x)
+
+
+def sqrt(x: Any) -> Tensor:
+    """Square root of each element."""
+    return _unary(Sqrt, x)
+
+
+def abs(x: Any) -> Tensor:
+    """Absolute value of each element."""
+    return _unary(Abs, x, keep_integers=True)
+
+
+def sin(x: Any) -> Tensor:
+    """Sine of each element, in radians."""
+    return _unary(Sin, x)
+
+
+def cos(x: Any) -> Tensor:
+    """Cosine of each element, in radians."""
+    return _unary(Cos, x)
+
+
+def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Each element, no smaller than ``min`` and no larger than ``max`` (numbers or None)."""
+    low, high = (each.item() if isinstance(each, Tensor) else each for each in (min, max))
+    if any(isinstance(bound, float) for bound in (low, high)):
+        x = _as_float(x)
+    return Clip.apply(x, low, high)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """``a`` where ``condition`` holds, else ``b``; all three broadcast."""
+    if not isinstance(condition, Tensor):
+        like = a if isinstance(a, Tensor) else b if isinstance(b, Tensor) else None
+        condition = Tensor(condition, device=None if like is None else like.device)
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        a = Tensor(a, device=condition.device)
+    return Where.apply(condition.detach(), *pair_up("where", a, b))
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of two elements; NaN wins; where they tie each gets half the gradient."""
+    return _extreme("maximum", a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of two elements; NaN wins; where they tie each gets half the gradient."""
+    return _extreme("minimum", a, b)
+
+
+def _extreme(op: str, a: Any, b: Any) -> Tensor:
+    a, b = pair_up(op, a, b)
+    a, b = (x if isinstance(x, Tensor) else Tensor(x, y.dtype, y.device) for x, y in ((a, b), (b, a)))
+    return Extreme.apply(a, b, name=op)
+
+
+def compare(name: str, a: Any, b: Any) -> Tensor:
+    """A bool tensor; ``name`` is NumPy's: equal, less, greater_equal ..."""
+    a, b = pair_up(name, a, b)
+    like = a if isinstance(a, Tensor) else b
+    return Tensor._wrap(getattr(like.device.xp, name)(_raw(a), _raw(b)), like.device)
+
+
+def invert(x: Tensor) -> Tensor:
+    """Not x, for bool and integer tensors."""
+    if x.dtype.kind == "f":
+        raise DTypeError(f"invert: the tensor must hold bools or integers, got {x.dtype}")
+    return Tensor._wrap(~x.data, x.device)
+
+
+def logical(name: str, a: Any, b: Any) -> Tensor:
+    """Bitwise and/or/xor of bool or integer tensors; ``name`` is NumPy's."""
+    a, b = pair_up(name, a, b)
+    like = a if isinstance(a, Tensor) else b
+    return Tensor._wrap(getattr(like.device.xp, name)(_raw(a), _raw(b)), like.device)

@@ -1,0 +1,50 @@
+"""Kernels of matmul: y[..., i, j] = sum over k of a[..., i, k] * b[..., k, j].
+
+Entries:
+    matmul.forward   a (..., M, K), b (..., K, N) -> y (..., M, N)
+
+Rules:
+    - The axes in front of the last two are a batch and broadcast against each other, as in NumPy.
+    - ``transpose_a`` says that a is stored as (..., K, M), ``transpose_b`` that b is stored as (..., N, K). The kernel
+      reads them turned round; nothing is copied first. This is what closes the family: with gy the gradient of y,
+      ga = gy @ b^T and gb = a^T @ gy are this same entry, for every derivative of any order.
+    - K = 0 gives zeros, an empty batch an empty result.
+    - inf and NaN follow the sum: 0 * inf is NaN. No element is skipped because it is zero.
+    - Result and sum are in the dtype of the inputs; the order of the sum is the kernel's own.
+
+Work:
+    2 * batch * M * N * K flop. Every element of a and b read once and every element of y written once is the least
+    that any kernel can do; how often a kernel really reads them is what its tiles are about.
+"""
+
+from math import prod
+
+from gpunet.dispatch import Work
+
+from ..common.shapes import array_bytes
+
+LADDER: dict[str, str] = {}
+
+ENTRIES: dict[str, str] = {
+    "matmul.forward": "the matrix product, batched and broadcast, of inputs read as they lie or transposed",
+}
+
+
+def work(entry: str, *arrays, transpose_a: bool, transpose_b: bool) -> Work:
+    """Flops and bytes of one call."""
+    a, b = arrays
+    (M, K) = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
+    N = b.shape[-2] if transpose_b else b.shape[-1]
+    batch = broadcast_batch(a.shape[:-2], b.shape[:-2])
+    return Work(
+        flops=2 * prod(batch) * M * N * K,
+        bytes_read=array_bytes(a.shape, a.dtype) + array_bytes(b.shape, b.dtype),
+        bytes_written=array_bytes((*batch, M, N), a.dtype),
+    )
+
+
+def broadcast_batch(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """The batch axes of the result, from those of two inputs that broadcast."""
+    ndim = max(len(a), len(b))
+    a, b = (1,) * (ndim - len(a)) + a, (1,) * (ndim - len(b)) + b
+    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))

@@ -1,0 +1,19 @@
+"""matmul on NumPy: the definition that every other kernel of this op is held against."""
+# op: gpunet/ops/matmul.py
+
+import numpy as np
+
+from gpunet.dispatch import kernel
+
+
+@kernel("matmul.forward", backend="numpy")
+def matmul_forward_reference(a, b, *, transpose_a, transpose_b):
+    """Y (..., M, N) from a (..., M, K) and b (..., K, N), each with its last two axes exchanged if its flag says so.
+
+    Exchanging axes only relabels strides: the matrix product underneath reads either order as it lies.
+    """
+    if transpose_a:
+        a = a.swapaxes(-1, -2)
+    if transpose_b:
+        b = b.swapaxes(-1, -2)
+    return np.matmul(a, b)
