@@ -377,11 +377,40 @@ def trace() -> Iterator[Trace]:
         _traces[:] = [each for each in _traces if each is not record]
 
 
+class Call(NamedTuple):
+    """One launch as it can be repeated: the entry and exactly what its launcher got."""
+
+    entry: str
+    device: Device
+    arrays: tuple[Any, ...]
+    params: dict[str, Any]
+
+    def run(self, kernel: Kernel) -> Any:
+        """What ``kernel`` makes of these arguments."""
+        return kernel.function(*self.arrays, **self.params)
+
+
+_captures: list[list[Call]] = []
+
+
+@contextmanager
+def capture() -> Iterator[list[Call]]:
+    """Collects every launch inside the block with its arguments, so that proof and timing can repeat it on any kernel."""
+    calls: list[Call] = []
+    _captures.append(calls)
+    try:
+        yield calls
+    finally:
+        _captures[:] = [each for each in _captures if each is not calls]
+
+
 def launch(device: Device, entry: str, *arrays: Any, **params: Any) -> Any:
     """Runs the chosen kernel of ``entry`` on raw arrays of ``device`` and returns what it returns."""
     chosen = find(device, entry, arrays, params)
-    if not _traces and not config.settings.check and config.settings.debug < 2:
+    if not _traces and not _captures and not config.settings.check and config.settings.debug < 2:
         return chosen.function(*arrays, **params)
+    for calls in _captures:
+        calls.append(Call(entry, device, arrays, params))
     return _watched(chosen, device, arrays, params)
 
 

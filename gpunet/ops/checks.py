@@ -1,5 +1,6 @@
 """Checks that ops share. Each raises before anything is computed, naming op, argument, both sides and the remedy."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,3 +82,19 @@ def one_of(op: str, name: str, value: Any, choices: Sequence[Any]) -> Any:
     if value not in choices:
         raise ArgumentError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def need_number(op: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """``value`` as a float when it is a real number from ``low`` to ``high``; NaN is in no range."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise ArgumentError(f"{op}: {name} must be a number, got {value!r}")
+    if not low <= value <= high:
+        bounds = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}" if low > -math.inf else "no NaN"
+        raise ArgumentError(f"{op}: {name} must be {bounds}, got {value!r}")
+    return float(value)
+
+
+def need_shape(op: str, name: str, tensor: Tensor | None, shape: tuple[int, ...], why: str) -> None:
+    """``tensor`` is absent or has exactly this shape; ``why`` says where the shape comes from."""
+    if tensor is not None and tensor.shape != shape:
+        raise ShapeError(f"{op}: {name} must have shape {shape}, {why}, got {tensor.shape}")

@@ -161,7 +161,7 @@ class _Table:
     def _number(self, line: int, column: int, field: bytes) -> int:
         text = _clean(field)
         if not text.isdigit() or len(text) > MAX_DIGITS:
-            shown = field[:20].decode("ascii", "backslashreplace")
+            shown = text[:20].decode("ascii", "backslashreplace")
             self.fail(line, column, f"a field must be a whole number, pixels 0 to 255, got {shown!r}")
         return int(text)
 
