@@ -143,17 +143,17 @@ class _Walk:
         if slots is None:
             count = len(edge.target.outputs) if isinstance(edge.target, Function) else 1
             slots = self.arrived[edge.target] = [None] * count
-        present = slots[edge.index]
+        present = slots[edge.slot]
         if present is None:
-            slots[edge.index] = gx
+            slots[edge.slot] = gx
         elif self.create_graph:
-            slots[edge.index] = present + gx
+            slots[edge.slot] = present + gx
         elif id(present) in self.owned:
             present.data += gx.data
         else:
             total = Tensor._wrap(present.data + gx.data, gx.device)
             self.owned.add(id(total))
-            slots[edge.index] = total
+            slots[edge.slot] = total
 
 
 def _through_hooks(hooks: dict[int, Callable[[Any], Any]] | None, gy: Any) -> Any:

@@ -110,14 +110,14 @@ class _Saved(NamedTuple):
     value: Any  # a Tensor, a raw array, or None
     output: int  # which output of the node the array is, or -1
     version: Version | None
-    count: int
+    stamp: int  # the version's count when it was saved
 
 
 class Edge(NamedTuple):
-    """Where the gradient of one argument goes: output ``index`` of node ``target``, or the leaf tensor ``target``."""
+    """Where the gradient of one argument goes: output ``slot`` of node ``target``, or the leaf tensor ``target``."""
 
     target: Any
-    index: int
+    slot: int
     shape: tuple[int, ...]
     dtype: Any
 
@@ -183,14 +183,14 @@ class Function:
     _silent: tuple[Any, ...] = ()
 
     @staticmethod
-    def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
-        """Computes the outputs. To be overridden."""
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """Computes the outputs from (ctx, ...). To be overridden."""
         raise NotImplementedError
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        """Computes one gradient per argument from one gradient per output. To be overridden."""
-        raise NotImplementedError(f"{type(ctx).__name__}: it has no backward; define one, or call it under gn.no_grad()")
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        """Computes one gradient per argument from (ctx, one gradient per output). To be overridden."""
+        raise NotImplementedError(f"{args[0].name}: it has no backward; define one, or call it under gn.no_grad()")
 
     # -- what forward may call -----------------------------------------------------------------------------------
 
@@ -220,11 +220,11 @@ class Function:
 
     def _read(self, saved: _Saved) -> Any:
         version = saved.version
-        if version is not None and version.count != saved.count:
+        if version is not None and version.count != saved.stamp:
             shape = tuple(saved.value.shape)
             raise GraphError(
                 f"{self.name}: a value saved for backward, of shape {shape}, must be unchanged, got one changed in place "
-                f"by {version.op} (version {version.count}, saved at {saved.count}); use the form that is not in place, "
+                f"by {version.op} (version {version.count}, saved at {saved.stamp}); use the form that is not in place, "
                 "or change a .clone()"
             )
         if saved.output < 0:

@@ -555,7 +555,7 @@ class Tensor:
         """Takes over the values of ``source``, broadcast and cast."""
         return _inplace.copy(self, source)
 
-    def fill_(self, value: float) -> Self:
+    def fill_(self, value: Any) -> Self:
         """Sets every element to ``value``."""
         return _inplace.copy(self, value, "fill_")
 
@@ -593,7 +593,7 @@ def _new_array(data: Any, dtype: Any, device: Device) -> Any:
             raise DTypeError(f"tensor: data must be numbers in a regular nesting, got {type(data).__name__}")
         has_arrays = isinstance(data, list | tuple) and any(hasattr(each, "dtype") for each in data)
         dtype = np.float32 if host.dtype == np.float64 and not has_arrays else host.dtype
-    dtype = np.dtype(data.dtype if dtype is None else dtype)
+    dtype = np.dtype(getattr(data, "dtype", None) if dtype is None else dtype)
     if dtype.kind not in "fiub":
         raise DTypeError(f"tensor: dtype must be floating, integer or bool, got {dtype}")
     array = device.asarray(data, dtype)

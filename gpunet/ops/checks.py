@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from gpunet.kernels.common.shapes import pool_out_size
 from gpunet.tensor import FLOATS, Tensor
 
 
@@ -98,3 +99,52 @@ def need_shape(op: str, name: str, tensor: Tensor | None, shape: tuple[int, ...]
     """``tensor`` is absent or has exactly this shape; ``why`` says where the shape comes from."""
     if tensor is not None and tensor.shape != shape:
         raise ShapeError(f"{op}: {name} must have shape {shape}, {why}, got {tensor.shape}")
+
+
+def need_image(op: str, x: Tensor) -> None:
+    """``x`` is a batch of images (N, C, H, W) or one image (C, H, W); only the batch may be empty."""
+    need_ndim(op, "x", x, (3, 4), "(N, C, H, W) or (C, H, W)")
+    if 0 in x.shape[-3:]:
+        raise ShapeError(f"{op}: channels, height and width of x must be at least 1, got shape {x.shape}; only N may be 0")
+
+
+def as_batch(x: Tensor) -> Tensor:
+    """(N, C, H, W) out of that, or out of one image (C, H, W)."""
+    return x if x.ndim == 4 else x.reshape(1, *x.shape)
+
+
+def like_input(y: Tensor, x: Tensor) -> Tensor:
+    """``y`` (N, ...) without its batch axis where ``x`` came without one: undoes :func:`as_batch`."""
+    return y if x.ndim == 4 else y.reshape(*y.shape[1:])
+
+
+def pool_geometry(
+    op: str, x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> dict[str, tuple[int, int]]:
+    """The arguments of a pooling as pairs, checked, with the ``output_size`` they make of ``x`` (..., H, W)."""
+    kernel = pair(op, "kernel_size", kernel_size, 1)
+    step = kernel if stride is None else pair(op, "stride", stride, 1)
+    pad, hole = pair(op, "padding", padding, 0), pair(op, "dilation", dilation, 1)
+    for side, k in zip(pad, kernel, strict=True):
+        if side > k // 2:
+            raise ArgumentError(
+                f"{op}: padding must be at most half of the window, got {side} for a window of {k}, which allows {k // 2}"
+            )
+    size = x.shape[-2:]
+    out = [pool_out_size(*each, bool(ceil_mode)) for each in zip(size, kernel, step, pad, hole, strict=True)]
+    if min(out) < 1:
+        span = [(k - 1) * d + 1 for k, d in zip(kernel, hole, strict=True)]
+        room = [n + 2 * p for n, p in zip(size, pad, strict=True)]
+        raise ShapeError(
+            f"{op}: the window must fit into the padded input, got a window of {span[0]}x{span[1]} and an input of "
+            f"{room[0]}x{room[1]} ({size[0]}x{size[1]} and padding); use a smaller window or more padding"
+        )
+    return {"kernel_size": kernel, "stride": step, "padding": pad, "dilation": hole, "output_size": (out[0], out[1])}
+
+
+def adaptive_size(op: str, x: Tensor, output_size: Any) -> tuple[int, int]:
+    """``output_size``, an integer or a pair, with None replaced by the size that ``x`` (..., H, W) has."""
+    both = tuple(output_size) if isinstance(output_size, list | tuple) else (output_size, output_size)
+    if len(both) == 2:
+        both = tuple(n if wanted is None else wanted for wanted, n in zip(both, x.shape[-2:], strict=True))
+    return pair(op, "output_size", both, 1)

@@ -1,0 +1,27 @@
+# The commands a newcomer can guess. Each is one line, so nobody needs to remember flags.
+.PHONY: help install check test peers compare mutants clean
+
+help:       ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+install:    ## the package, editable, with the test and lint tools
+	python -m pip install -e ".[dev]"
+
+check:      ## lint and types
+	ruff check . && pyright
+
+test:       ## every test that can run here; at the end one line per backend says what ran
+	python -m pytest -q -n auto
+
+peers:      ## the same ops, optimisers and networks against PyTorch
+	python -m pip install -q "torch==2.13.0" && python -m pytest -q -n auto tests/peers
+
+compare:    ## the main job: prove, time and train on every device that runs here
+	python -m gpunet compare
+
+mutants:    ## break the kernels on purpose and see the tests fail
+	python tests/mutants.py
+
+clean:      ## what builds and tests leave behind
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis gpunet-report
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
