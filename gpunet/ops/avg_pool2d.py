@@ -100,8 +100,8 @@ def avg_pool2d(
         whole = isinstance(divisor_override, int | np.integer) and not isinstance(divisor_override, bool)
         if not whole or divisor_override == 0:
             raise ArgumentError(
-                f"avg_pool2d: divisor_override must be an integer other than 0, got {divisor_override!r}; None divides by "
-                "the number of elements"
+                f"avg_pool2d: divisor_override must be an integer other than 0, got {divisor_override!r}; "
+                "None divides by the number of elements"
             )
     y = AvgPool2d.apply(
         as_batch(x), count_include_pad=bool(count_include_pad), divisor_override=divisor_override, **windows

@@ -105,7 +105,7 @@ def need_image(op: str, x: Tensor) -> None:
     """``x`` is a batch of images (N, C, H, W) or one image (C, H, W); only the batch may be empty."""
     need_ndim(op, "x", x, (3, 4), "(N, C, H, W) or (C, H, W)")
     if 0 in x.shape[-3:]:
-        raise ShapeError(f"{op}: channels, height and width of x must be at least 1, got shape {x.shape}; only N may be 0")
+        raise ShapeError(f"{op}: sizes of x must be at least 1, got shape {x.shape}; only the batch may be empty")
 
 
 def as_batch(x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def pool_geometry(
     for side, k in zip(pad, kernel, strict=True):
         if side > k // 2:
             raise ArgumentError(
-                f"{op}: padding must be at most half of the window, got {side} for a window of {k}, which allows {k // 2}"
+                f"{op}: padding must be at most half of the window, got {side} for a window of {k}; at most {k // 2}"
             )
     size = x.shape[-2:]
     out = [pool_out_size(*each, bool(ceil_mode)) for each in zip(size, kernel, step, pad, hole, strict=True)]

@@ -191,7 +191,9 @@ def need_weight(op: str, weight: Tensor) -> None:
 def need_bias(op: str, bias: Tensor | None, filters: int) -> None:
     """The bias is one number a filter."""
     if bias is not None and bias.shape != (filters,):
-        raise ShapeError(f"{op}: bias must have shape ({filters},), one number for each output channel, got {bias.shape}")
+        raise ShapeError(
+            f"{op}: bias must have shape ({filters},), one number for each output channel, got {bias.shape}"
+        )
 
 
 def need_groups(op: str, groups: Any, first: int, second: int, names: tuple[str, str]) -> None:
@@ -213,7 +215,9 @@ def _four_sides(
         if padding == "valid":
             return 0, 0, 0, 0
         if stride != (1, 1):
-            raise ArgumentError(f"conv2d: padding='same' needs stride 1, got stride {stride}; give the padding as a number")
+            raise ArgumentError(
+                f"conv2d: padding='same' needs stride 1, got stride {stride}; give the padding as a number"
+            )
         both = [d * (size - 1) for d, size in zip(dilation, kernel_size, strict=True)]
         return both[0] // 2, both[0] - both[0] // 2, both[1] // 2, both[1] - both[1] // 2
     ph, pw = pair("conv2d", "padding", padding, 0)
@@ -226,5 +230,6 @@ def _too_large(x: Tensor, weight: Tensor, sides: tuple[int, int, int, int], dila
     made_of = f" ({KH}x{KW} with dilation {dilation[0]}x{dilation[1]})" if dilation != (1, 1) else ""
     return (
         f"conv2d: the window must fit into the padded input, got a window of {span}{made_of} and an input of "
-        f"{H + sides[0] + sides[1]}x{W + sides[2] + sides[3]} ({H}x{W} and padding); use a smaller window or more padding"
+        f"{H + sides[0] + sides[1]}x{W + sides[2] + sides[3]} ({H}x{W} and padding); "
+        "use a smaller window or more padding"
     )

@@ -88,8 +88,8 @@ def conv_transpose2d(
     size = _out_size(x, weight, steps, cut, extra, holes)
     if min(size) < 1:
         raise ShapeError(
-            f"{op}: the result must have pixels, got size {size[0]}x{size[1]} from x {x.shape}, weight {weight.shape} and "
-            f"padding {cut}; use less padding"
+            f"{op}: the result must have pixels, got size {size[0]}x{size[1]} from x {x.shape}, weight {weight.shape} "
+            f"and padding {cut}; use less padding"
         )
     sides = (cut[0], cut[0], cut[1], cut[1])
     y = Conv2dGradX.apply(

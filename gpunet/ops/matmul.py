@@ -92,8 +92,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     inner_a, inner_b = a.shape[-1], b.shape[-2 if b.ndim > 1 else 0]
     if inner_a != inner_b:
         raise ShapeError(
-            f"matmul: columns of a must equal rows of b, got {inner_a} and {inner_b}, from a {a.shape} and b {b.shape}; "
-            "use .transpose(-1, -2) where one lies the other way round"
+            f"matmul: columns of a must equal rows of b, got {inner_a} and {inner_b}, from a {a.shape} and b {b.shape}"
+            "; use .transpose(-1, -2) where one lies the other way round"
         )
     if b.ndim <= 2:  # one matrix for all rows of a: their leading axes become one long axis of rows
         rows = a.reshape(_rows(a.shape), inner_a) if a.ndim != 2 else a
@@ -116,8 +116,8 @@ def _need_batches(a: Tensor, b: Tensor) -> None:
         np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ShapeError(
-            f"matmul: leading axes must be equal or broadcast (sizes equal or 1), got {a.shape[:-2]} and {b.shape[:-2]}, "
-            f"from a {a.shape} and b {b.shape}"
+            f"matmul: leading axes must be equal or broadcast (sizes equal or 1), got {a.shape[:-2]} and "
+            f"{b.shape[:-2]}, from a {a.shape} and b {b.shape}"
         ) from None
 
 

@@ -128,12 +128,11 @@ def _need_pixels(x: Tensor, windows: dict[str, tuple[int, int]]) -> None:
     """Every window holds a pixel of the image: one that starts in the padding must not step over all of it."""
     names = ("kernel_size", "stride", "padding", "dilation", "output_size")
     for size, k, s, p, d, out in zip(x.shape[-2:], *(windows[name] for name in names), strict=True):
-        for start in range(-p, min(0, out * s - p), s):
-            first = start % d  # the window's first pixel at 0 or beyond
-            if first >= size or start + (k - 1) * d < 0:
+        for start in range(-p, min(0, out * s - p), s):  # of each window that begins in the padding
+            if start % d >= size:  # its first pixel at 0 or beyond
                 raise ArgumentError(
-                    f"max_pool2d: every window must hold a pixel of the image, got one of {k} with dilation {d} that starts "
-                    f"{-start} before an axis of {size} and steps over it; use less padding or dilation"
+                    f"max_pool2d: every window must hold a pixel of the image, got one of {k} with dilation {d} "
+                    f"that starts {-start} before an axis of {size} and steps over it; use less padding or dilation"
                 )
 
 

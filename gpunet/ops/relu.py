@@ -1,0 +1,71 @@
+"""relu: the larger of x and 0. Kernels in kernels/relu/."""
+
+from typing import Any
+
+from gpunet.dispatch import launch
+from gpunet.graph import Function
+from gpunet.ops.checks import need_float
+from gpunet.tensor import Tensor
+
+
+class Relu(Function):
+    """max(x, 0)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        y = launch(x.device, "relu.forward", x.data)
+        ctx.save(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (y,) = ctx.saved
+        return ReluGradX.apply(gy, y)
+
+
+class ReluGradX(Function):
+    """gy where y is not <= 0: linear in gy, so it is its own derivative; flat in y."""
+
+    @staticmethod
+    def forward(ctx: Any, gy: Tensor, y: Tensor) -> Any:
+        ctx.save(y)
+        return launch(gy.device, "relu.grad_x", gy.data, y.data)
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> Any:
+        (y,) = ctx.saved
+        return ReluGradX.apply(ggx, y) if ctx.needs_input_grad[0] else None, None
+
+
+def relu(x: Tensor) -> Tensor:
+    """The larger of x and 0, element by element.
+
+    The usual activation between layers. Half of its inputs get no gradient; a unit whose inputs are all negative
+    stops learning, which :func:`leaky_relu` avoids.
+
+    Args:
+        x: any shape, float32 or float64.
+
+    Returns:
+        Tensor of the shape of x.
+
+    Raises:
+        DTypeError: x is no tensor, or does not hold floats.
+
+    Precision:
+        Exact. The gradient at x = 0 is 0. NaN stays NaN, and its gradient passes.
+
+    Kernels:
+        kernels/relu/: relu.forward, relu.grad_x.
+
+    Source:
+        Derived in kernels/relu/__init__.py.
+
+    Example:
+        >>> import gpunet as gn
+        >>> import gpunet.functional as F
+        >>> F.relu(gn.tensor([-1.0, 0.0, 2.0])).tolist()
+        [0.0, 0.0, 2.0]
+    """
+    need_float("relu", x=x)
+    return Relu.apply(x)
