@@ -41,6 +41,15 @@ def read_cifar_binary(
             range, or exceeds ``max_bytes``; the message has the file and the byte offset.
         ArgumentError: no path, or another number of classes.
         FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = pathlib.Path(folder, "one.bin")
+        ...     _ = file.write_bytes(bytes([7]) + bytes(3072))
+        ...     x, y = read_cifar_binary(file)
+        >>> x.shape, y.tolist()
+        ((1, 3, 32, 32), [7])
     """
     if classes not in RECORDS:
         raise ArgumentError(f"read_cifar_binary: classes must be 10, 20 or 100, got {classes!r}")
