@@ -336,7 +336,7 @@ def test_train_prints_epochs_and_the_test(capsys, tmp_path):
     status, out, _ = ran(capsys, *words)
     assert status == 0
     lines = out.splitlines()
-    assert lines[0].startswith("softmax_regression (650 parameters) on digits8 (60 images), cpu: adam, lr 0.005")
+    assert lines[0].startswith("softmax_regression (650 parameters) on digits8 (60 images), cpu: adam, lr 0.01")
     assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2", "test"]
     result = json.loads((tmp_path / "run.json").read_text())
     assert result["settings"]["epochs"] == 2

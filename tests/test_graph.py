@@ -314,7 +314,7 @@ def test_anomaly_mode_names_the_forward_line():
             y.backward()
     text = str(caught.value)
     assert re.search(rf'{here}", line \d+, in test_anomaly_mode_names_the_forward_line\n    root = gn.sqrt\(x\)', text)
-    assert text.rstrip().splitlines()[-1].strip().startswith("root = gn.sqrt(x)")
+    assert "root = gn.sqrt(x)" in "".join(text.rstrip().splitlines()[-2:])  # the last frame is the user's
 
 
 def test_anomaly_mode_names_the_op_whose_backward_fails():

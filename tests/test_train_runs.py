@@ -103,7 +103,7 @@ def test_dropout_and_batch_norm_go_on_too(tmp_path):
 
 def test_a_run_refuses_what_contradicts_its_checkpoint(tmp_path):
     recipes.Run({**SMALL, "epochs": 1}, save=tmp_path / "a").train(verbose=0)
-    with pytest.raises(ArgumentError, match=r"lr must be that of the run which goes on, 0\.005, got 0\.5; leave"):
+    with pytest.raises(ArgumentError, match=r"lr must be that of the run which goes on, 0\.01, got 0\.5; leave"):
         recipes.Run({"lr": 0.5, "epochs": 2}, resume=tmp_path / "a")
     save(tmp_path / "b", nn.Linear(2, 2))
     with pytest.raises(DataError, match="must be a checkpoint of a training run"):
