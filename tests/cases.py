@@ -63,7 +63,8 @@ def _along_axis(op: str) -> list[Case]:
         ("size1_axis", [normal(4, 1)], {"dim": 1}),
         ("empty_batch", [normal(0, 5)], {"dim": 1}),
         ("long_row", [normal(2, 1031)], {"dim": 1}),
-        ("large", [uniform(5, 7, low=-2000, high=2000)], {"dim": 1}),
+        ("large", [shifted(5, 7, by=1000)], {"dim": 1}),
+        ("large_negative", [shifted(5, 7, by=-1000)], {"dim": 1}),
     )
 
 
@@ -228,6 +229,8 @@ ACTIVATIONS = [
         ("ordinary", [away(4, 3), normal(3)]),
         ("single", [away(1), normal(1)]),
         ("one_slope", [away(2, 3, 4), normal(1)]),
+        ("number", [away(), normal(1)]),
+        ("two_channels", [away(3, 2), normal(2)]),
         ("prime", [away(7, 11), normal(11)]),
         ("past_tile", [away(2, 17, 33), normal(17)]),
         ("images", [away(2, 3, 4, 5), normal(3)]),
@@ -269,8 +272,8 @@ NORMS = _block(
     ("shift_alone", [normal(5, 2, 3), *_statistics(2), None, normal(2)], {"training": True, "eps": 0.1}),
     ("two_values", [normal(2, 1), *_statistics(1), normal(1), normal(1)], {"training": True, "eps": 0.5}),
     ("prime", [normal(7, 5, 3, 2), *_statistics(5), normal(5), normal(5)], {"training": True}),
-    ("far", [shifted(7, 3, 5, by=10000), *_statistics(3), normal(3), normal(3)], {"training": True}),
-    ("far_plain", [shifted(7, 3, 5, by=-10000), None, None, None, None], {"training": True}),
+    ("far", [shifted(8, 3, 4, by=100000), *_statistics(3), normal(3), normal(3)], {"training": True}),
+    ("far_plain", [shifted(8, 3, 4, by=-100000), None, None, None, None], {"training": True}),
     ("past_tile", [normal(3, 17, 33), *_statistics(17), normal(17), normal(17)], {"training": True}),
     ("size1_axis", [normal(4, 3, 1, 5), *_statistics(3), normal(3), normal(3)], {"training": True}),
     ("empty_batch", [normal(0, 2, 3), *_statistics(2), normal(2), normal(2)], {"training": True}),
@@ -289,7 +292,7 @@ NORMS = _block(
     ("two_axes", [normal(2, 3, 4, 5), normal(4, 5), normal(4, 5)], {"normalized_shape": (4, 5)}),
     ("all_axes", [normal(3, 4), normal(3, 4), normal(3, 4)], {"normalized_shape": (3, 4)}),
     ("past_tile", [normal(17, 33), normal(33), normal(33)], {"normalized_shape": (33,)}),
-    ("far", [shifted(5, 31, by=10000), normal(31), normal(31)], {"normalized_shape": (31,)}),
+    ("far", [shifted(5, 32, by=100000), normal(32), normal(32)], {"normalized_shape": (32,)}),
     ("size1_axis", [normal(2, 1, 5), normal(1, 5), normal(1, 5)], {"normalized_shape": (1, 5)}),
     ("empty_batch", [normal(0, 4), normal(4), normal(4)], {"normalized_shape": (4,)}),
     names=("weight", "bias"),
@@ -306,7 +309,8 @@ LOSSES = [
         ("pixels", [normal(2, 3, 4, 5), labels(2, 4, 5, classes=3)]),
         ("ignored", [normal(9, 4), labels(9, classes=4, ignored=-100)]),
         ("one_class", [normal(5, 1), labels(5, classes=1, ignored=-100)]),
-        ("large", [uniform(6, 5, low=-2000, high=2000), labels(6, classes=5)]),
+        ("large", [shifted(6, 5, by=1000), labels(6, classes=5)]),
+        ("large_negative", [shifted(6, 5, by=-1000), labels(6, classes=5)]),
         ("ignored_class", [normal(3, 4, 5), labels(3, 5, classes=4, ignored=1)], {"ignore_index": 1}),
         ("weighted", [normal(6, 4), labels(6, classes=4), positive(4, grad=False)]),
         ("weighted_none", [normal(6, 4), labels(6, classes=4), positive(4, grad=False)], {"reduction": "none"}),
@@ -379,21 +383,9 @@ SPECIAL += [
     for suffix, args in (
         ("", {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 1)}),
         ("_dilated", {"kernel_size": (3, 2), "stride": 2, "padding": (1, 1), "dilation": (2, 1)}),
+        ("_far", {"kernel_size": 4, "stride": 2, "padding": 2}),
     )
 ]
 
-CASES: list[Case] = [
-    *MATMUL,
-    *CONV2D,
-    *POOLS,
-    *ADAPTIVE,
-    *ACTIVATIONS,
-    *DROPOUT,
-    *_along_axis("softmax"),
-    *_along_axis("log_softmax"),
-    *NORMS,
-    *LOSSES,
-    *SPECIAL,
-]
-
-NAMES = {str(case): case for case in CASES}
+SOFTMAX = [*_along_axis("softmax"), *_along_axis("log_softmax")]
+CASES: list[Case] = MATMUL + CONV2D + POOLS + ADAPTIVE + ACTIVATIONS + DROPOUT + SOFTMAX + NORMS + LOSSES + SPECIAL

@@ -209,7 +209,7 @@ def cross_entropy_forward(x, target, w, *, ignore_index, label_smoothing):
         top, rest = log_sum(row)
         lse[at] = top + rest
         if t != ignore_index:
-            costs = [top + rest - v for v in row]
+            costs = [rest + (top - v) for v in row]  # so that a common offset costs no digits
             loss[at] = (1 - label_smoothing) * weights[t] * costs[t]
             if label_smoothing:
                 loss[at] += label_smoothing / len(row) * total(a * b for a, b in zip(weights, costs, strict=True))

@@ -20,7 +20,6 @@ W0, W1 = 0x9E3779B9, 0xBB67AE85  # golden ratio and sqrt(3) - 1, as fractions of
 MASK = 0xFFFFFFFF
 HALF = np.uint64(32)
 LOW = np.uint64(MASK)
-CHUNK = 1 << 13  # blocks in flight: each word of them fills 64 KiB, so the ten rounds run in the cache
 
 
 def philox4x32_10(counter, key):
