@@ -1,6 +1,7 @@
 """gpunet: a kernel laboratory with a real autograd framework around it. ``import gpunet as gn``."""
 
 from gpunet import errors as errors
+
 from gpunet.tensor import Tensor as Tensor  # isort: skip  first: tensor, graph and ops need each other
 from gpunet.backward import grad as grad
 from gpunet.backward import graph_dot as graph_dot
@@ -25,6 +26,9 @@ from gpunet.devices import device as device
 from gpunet.dispatch import kernel as kernel
 from gpunet.dispatch import list_kernels as list_kernels
 from gpunet.dispatch import trace as trace
+from gpunet.explain import explain as explain
+from gpunet.gradcheck import gradcheck as gradcheck
+from gpunet.gradcheck import gradgradcheck as gradgradcheck
 from gpunet.graph import Function as Function
 from gpunet.graph import detect_anomaly as detect_anomaly
 from gpunet.graph import enable_grad as enable_grad

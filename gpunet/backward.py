@@ -4,6 +4,8 @@ The walk visits each node once, after everything that flows into it has arrived,
 what the node saved. Gradients that nobody asked for are neither computed nor kept.
 """
 
+import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,39 +13,43 @@ import numpy as np
 
 from gpunet import config
 from gpunet.errors import AnomalyError, DeviceError, GraphError, ShapeError
-from gpunet.graph import Alias, Edge, Function, _edge, enable_grad, mode
+from gpunet.floats import IGNORE, float_errors
+from gpunet.graph import Alias, Function, edge_of, enable_grad, mode
 from gpunet.tensor import Tensor
 
 
-def _reachable(roots: Sequence[Any]) -> list[Any]:
-    """All nodes behind ``roots``, each once, every node before the nodes its edges lead to."""
-    incoming: dict[Any, int] = dict.fromkeys(roots, 0)
-    stack = list(incoming)
+def _reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset()) -> list[Any]:
+    """All nodes and leaves behind ``roots``, each after everything that leads to it; nothing behind ``stop``.
+
+    Nodes are numbered as they are made, so later before earlier is such an order; a leaf comes straight after the
+    last node that leads to it.
+    """
+    place: dict[Any, float] = {}
+    stack = []
+    for root in roots:
+        place[root] = root.number if isinstance(root, Function) else math.inf
+        stack.append(root)
     while stack:
         node = stack.pop()
-        for edge in node.edges if isinstance(node, Function) else ():
-            if edge is not None:
-                if edge.target not in incoming:
-                    incoming[edge.target] = 0
-                    stack.append(edge.target)
-                incoming[edge.target] += 1
-    order, ready = [], [node for node, count in incoming.items() if count == 0]
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for edge in node.edges if isinstance(node, Function) else ():
-            if edge is not None:
-                incoming[edge.target] -= 1
-                if incoming[edge.target] == 0:
-                    ready.append(edge.target)
-    return order
+        if node in stop or not isinstance(node, Function):
+            continue
+        for edge in node.edges:
+            if edge is None:
+                continue
+            target = edge[0]
+            if not isinstance(target, Function):
+                place[target] = min(place.get(target, math.inf), node.number - 0.5)
+            elif target not in place:
+                place[target] = target.number
+                stack.append(target)
+    return sorted(place, key=place.__getitem__, reverse=True)
 
 
 def _needed(order: Sequence[Any], targets: set[Any]) -> set[Any]:
     """The nodes from which one of ``targets`` can be reached, and the targets themselves."""
     needed = set(targets)
     for node in reversed(order):
-        if isinstance(node, Function) and any(edge is not None and edge.target in needed for edge in node.edges):
+        if isinstance(node, Function) and any(edge is not None and edge[0] in needed for edge in node.edges):
             needed.add(node)
     return needed
 
@@ -55,50 +61,68 @@ class _Walk:
         self.retain_graph = retain_graph
         self.create_graph = create_graph
         self.arrived: dict[Any, list[Any]] = {}  # target -> one gradient or None per output
-        self.owned: set[int] = set()  # ids of sums made here, which may be added to in place
+        self.owned: set[tuple[Any, int]] = set()  # where a sum made here waits, which may be added to in place
         self.leaves: list[tuple[Any, Any]] = []
         self.captured: dict[tuple[Any, int], Any] = {}
         self.points: set[tuple[Any, int]] | None = None
         if wanted is not None:
-            self.points = {(tensor if tensor._node is None else tensor._node, tensor._index) for tensor in wanted}
+            self.points = {_point(tensor) for tensor in wanted}
 
-    def run(self, roots: Sequence[Any], grads: Sequence[Any]) -> None:
+    def run(self, roots: Sequence[Any], grads: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset()) -> None:
         for root, gy in zip(roots, grads):
-            self.add(_edge(root), gy)
-        order = _reachable([root if root._node is None else root._node for root in roots])
+            target, slot, _ = edge_of(root)
+            self.add(target, slot, gy)
+        order = _reachable([_point(root)[0] for root in roots], stop)
         # Only a walk with chosen targets leaves nodes out; the plain one reaches leaves alone.
         needed = None if self.points is None else _needed(order, {target for target, _ in self.points})
         before, mode.grad = mode.grad, self.create_graph
         phase, config.local.phase = config.local.phase, "backward"
+        token = float_errors.set(IGNORE)
         try:
-            with np.errstate(all="ignore"):  # as in forward: inf and NaN are values, not warnings
-                for target in order:
-                    gradients = self.arrived.pop(target, None)
-                    if gradients is not None and (needed is None or target in needed):
+            for target in order:
+                gradients = self.arrived.pop(target, None)
+                if gradients is not None and (needed is None or target in needed):
+                    if isinstance(target, Function):
                         self.visit(target, gradients, needed)
+                    else:
+                        self.arrive(target, gradients[0])
         finally:
+            float_errors.reset(token)
             mode.grad = before
             config.local.phase = phase
 
-    def visit(self, target: Any, gradients: list[Any], needed: set[Any] | None) -> None:
-        if not isinstance(target, Function):
-            gradients[0] = _through_hooks(target._hooks, gradients[0])
-            if self.points is None:
-                self.leaves.append((target, gradients[0]))
-            elif (target, 0) in self.points:
-                self.captured[target, 0] = gradients[0]
-            return
-        self.observe(target, gradients)
-        keep = [edge is not None and (needed is None or edge.target in needed) for edge in target.edges]
-        if not any(keep):
-            return
-        target.needs_input_grad = tuple(keep)
-        found = self.call(target, gradients)
-        for position, (edge, gx) in enumerate(zip(target.edges, found)):
-            if edge is not None and gx is not None and keep[position]:
-                self.add(edge, _checked(target, position, edge, gx))
+    def arrive(self, leaf: Any, gradient: Any) -> None:
+        """A leaf's gradient is complete."""
+        gradient = _through_hooks(leaf._hooks, gradient)
+        if self.points is None:
+            self.leaves.append((leaf, gradient))
+        elif (leaf, 0) in self.points:
+            self.captured[leaf, 0] = gradient
+
+    def visit(self, node: Function, gradients: list[Any], needed: set[Any] | None) -> None:
+        """A node's gradients are complete: calls its backward and hands the results on."""
+        if node.hooks or node.retained or self.points is not None:
+            self.observe(node, gradients)
+        if needed is None:
+            found = self.call(node, gradients)
+        else:
+            keep = tuple([edge is not None and edge[0] in needed for edge in node.edges])
+            if True not in keep:
+                return
+            before, node.needs_input_grad = node.needs_input_grad, keep
+            try:
+                found = self.call(node, gradients)
+            finally:
+                node.needs_input_grad = before
+            found = [gx if wanted else None for gx, wanted in zip(found, keep)]
+        for position, (edge, gx) in enumerate(zip(node.edges, found)):
+            if edge is not None and gx is not None:
+                target, slot, (shape, dtype, _) = edge
+                if not isinstance(gx, Tensor) or gx.data.shape != shape or gx.data.dtype != dtype:
+                    gx = _fitted(node, position, gx)
+                self.add(target, slot, gx)
         if not self.retain_graph:
-            target.release()
+            node.release()
 
     def observe(self, node: Function, gradients: list[Any]) -> None:
         """Hooks, retained gradients and captures of a node's outputs."""
@@ -114,66 +138,84 @@ class _Walk:
             if self.points is not None and (node, index) in self.points:
                 self.captured[node, index] = gy
 
-    def call(self, node: Function, gradients: list[Any]) -> tuple[Any, ...]:
-        full = [
-            gy if gy is not None else Tensor._wrap(out.device.xp.zeros(out.shape, out.dtype), out.device)
-            for gy, out in zip(gradients, node.outputs)
-        ]
+    def call(self, node: Function, gradients: list[Any]) -> Sequence[Any]:
+        """What the node's backward returns, one gradient or None for each edge."""
+        for index, gy in enumerate(gradients):
+            if gy is None:
+                shape, dtype, device = node.outputs[index]
+                gradients[index] = Tensor._wrap(device.xp.zeros(shape, dtype), device)
         try:
-            result = type(node).backward(node, *full)
+            found = type(node).backward(node, *gradients)
         except Exception as error:
             if (mode.anomaly or node.origin) and not isinstance(error, AnomalyError):
                 raise AnomalyError(f"{node.name}: backward failed ({error}); {_forward_line(node)}") from error
             raise
-        found = result if isinstance(result, tuple) else (result,)
-        if len(found) != len(node.edges):
-            if len(found) < len(node.edges) or any(each is not None for each in found[len(node.edges) :]):
+        if not isinstance(found, tuple | list):
+            found = (found,)
+        count = len(node.edges)
+        if len(found) != count:
+            if len(found) < count or any(each is not None for each in found[count:]):
                 raise GraphError(
                     f"{node.name}: backward must return one gradient (or None) per argument of forward, "
-                    f"that is {len(node.edges)}, got {len(found)}"
+                    f"that is {count}, got {len(found)}"
                 )
-            found = found[: len(node.edges)]
+            found = found[:count]
         if mode.anomaly or node.origin:
-            _need_no_nan(node, full, found)
+            _need_no_nan(node, gradients, found)
         return found
 
-    def add(self, edge: Edge, gx: Any) -> None:
-        """Adds one gradient to what has arrived at the edge's target."""
-        slots = self.arrived.get(edge.target)
+    def add(self, target: Any, slot: int, gx: Any) -> None:
+        """Adds one gradient to what has arrived at output ``slot`` of ``target``."""
+        slots = self.arrived.get(target)
         if slots is None:
-            count = len(edge.target.outputs) if isinstance(edge.target, Function) else 1
-            slots = self.arrived[edge.target] = [None] * count
-        present = slots[edge.slot]
+            slots = self.arrived[target] = [None] * (len(target.outputs) if isinstance(target, Function) else 1)
+        present = slots[slot]
         if present is None:
-            slots[edge.slot] = gx
+            slots[slot] = gx
         elif self.create_graph:
-            slots[edge.slot] = present + gx
-        elif id(present) in self.owned:
+            slots[slot] = present + gx
+        elif (target, slot) in self.owned:
             present.data += gx.data
         else:
-            total = Tensor._wrap(present.data + gx.data, gx.device)
-            self.owned.add(id(total))
-            slots[edge.slot] = total
+            slots[slot] = Tensor._wrap(present.data + gx.data, gx.device)
+            self.owned.add((target, slot))
+
+    def found(self, tensor: Any) -> Any:
+        """The gradient captured for one of the wanted tensors, or None."""
+        return self.captured.get(_point(tensor))
+
+
+def _point(tensor: Any) -> tuple[Any, int]:
+    """Where the gradient of ``tensor`` arrives: a node and which of its outputs, or the leaf itself."""
+    return (tensor, 0) if tensor._edge is None else tensor._edge[:2]
 
 
 def _through_hooks(hooks: dict[int, Callable[[Any], Any]] | None, gy: Any) -> Any:
     for hook in list((hooks or {}).values()):
         changed = hook(gy)
-        if changed is not None:
-            gy = changed
+        if changed is None:
+            continue
+        if not isinstance(changed, Tensor) or changed.shape != gy.shape:
+            got = f"shape {changed.shape}" if isinstance(changed, Tensor) else type(changed).__name__
+            raise GraphError(f"hook: must return None or a gradient tensor of shape {gy.shape}, got {got}")
+        gy = changed if changed.dtype == gy.dtype else changed.to(gy.dtype)
     return gy
 
 
-def _checked(node: Function, position: int, edge: Edge, gx: Any) -> Any:
-    """``gx`` as the edge's dtype, after its shape was held against the argument's."""
+def _fitted(node: Function, position: int, gx: Any) -> Any:
+    """``gx`` as the dtype of argument ``position``, after its shape was held against the argument's."""
+    edge = node.edges[position]
+    assert edge is not None  # nobody asks for the gradient of an argument without one
+    shape, dtype, _ = edge[2]
     if not isinstance(gx, Tensor):
-        raise GraphError(f"{node.name}: backward must return tensors or None, got {type(gx).__name__} for argument {position}")
-    if gx.data.shape != edge.shape:
+        got = type(gx).__name__
+        raise GraphError(f"{node.name}: backward must return tensors or None, got {got} for argument {position}")
+    if gx.shape != shape:
         raise ShapeError(
-            f"{node.name}: the gradient of argument {position} must have its shape {edge.shape}, got {gx.data.shape}; "
+            f"{node.name}: the gradient of argument {position} must have its shape {shape}, got {gx.shape}; "
             "reduce it over the axes that broadcasting added"
         )
-    return gx if gx.data.dtype == edge.dtype else gx.to(edge.dtype)
+    return gx.to(dtype)
 
 
 def _forward_line(node: Function) -> str:
@@ -199,7 +241,7 @@ def _start_gradients(op: str, outputs: Sequence[Any], grads: Sequence[Any]) -> l
     started = []
     for out, gy in zip(outputs, grads):
         if not out.requires_grad:
-            raise GraphError(f"{op}: the tensor must come from one with requires_grad=True, got one that needs no gradient")
+            raise GraphError(f"{op}: the tensor must come from one with requires_grad=True, got one without")
         if gy is None:
             if out.data.size != 1:
                 raise GraphError(
@@ -210,7 +252,9 @@ def _start_gradients(op: str, outputs: Sequence[Any], grads: Sequence[Any]) -> l
         elif not isinstance(gy, Tensor):
             gy = Tensor._wrap(out.device.asarray(gy, out.data.dtype), out.device)
         if gy.device != out.device:
-            raise DeviceError(f"{op}: the start gradient must be on {out.device} like the tensor, got {gy.device}; use .to()")
+            raise DeviceError(
+                f"{op}: the start gradient must be on {out.device}, got {gy.device}; use .to('{out.device}')"
+            )
         if gy.data.shape != out.data.shape:
             raise ShapeError(f"{op}: the start gradient must have the tensor's shape {out.shape}, got {gy.shape}")
         started.append(gy if gy.data.dtype == out.data.dtype else gy.to(out.data.dtype))
@@ -225,15 +269,24 @@ def backward(tensor: Any, gradient: Any = None, retain_graph: bool | None = None
     (start,) = _start_gradients("backward", [tensor], [gradient])
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph, None)
     walk.run([tensor], [start])
-    for leaf, gx in walk.leaves:
-        _accumulate(leaf, gx, create_graph)
+    _accumulate(walk.leaves, create_graph)
 
 
-def _accumulate(leaf: Any, gx: Any, create_graph: bool) -> None:
+_accumulating = threading.Lock()  # two backward passes in two threads may reach one leaf
+
+
+def _accumulate(gradients: Sequence[tuple[Any, Any]], create_graph: bool) -> None:
+    with _accumulating:
+        for leaf, gx in gradients:
+            _accumulate_one(leaf, gx, create_graph)
+
+
+def _accumulate_one(leaf: Any, gx: Any, create_graph: bool) -> None:
     if create_graph:
-        leaf.grad = gx if leaf.grad is None else leaf.grad + gx
+        with enable_grad():
+            leaf.grad = gx.clone() if leaf.grad is None else leaf.grad + gx
     elif leaf.grad is None:
-        # A copy: the same gradient array may have gone to several leaves.
+        # A copy, here and above: the same gradient array may have gone to several leaves.
         leaf.grad = Tensor._wrap(gx.data.copy(), gx.device)
     elif leaf.grad._node is not None:
         leaf.grad = Tensor._wrap(leaf.grad.data + gx.data, gx.device)
@@ -284,23 +337,26 @@ def grad(
         raise GraphError(f"grad: grad_outputs must have one entry per output, that is {len(outputs)}, got {len(grads)}")
     for position, each in enumerate(inputs):
         if not each.requires_grad:
-            raise GraphError(f"grad: input {position} must have requires_grad=True, got one of shape {each.shape} without")
+            raise GraphError(f"grad: input {position} {each.shape} must have requires_grad=True, got one without")
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph, inputs)
     walk.run(outputs, _start_gradients("grad", outputs, grads))
-    found = [walk.captured.get((each if each._node is None else each._node, each._index)) for each in inputs]
+    found = [walk.found(each) for each in inputs]
     if not allow_unused and any(each is None for each in found):
-        missing = found.index(None)
+        missing = next(k for k, each in enumerate(found) if each is None)
         raise GraphError(
-            f"grad: every input must be used by the outputs, got input {missing} of shape {inputs[missing].shape} unused; "
+            f"grad: the outputs must depend on every input, got input {missing} {inputs[missing].shape} unused; "
             "pass allow_unused=True to get None for it"
         )
-    for tensor, gx in walk.leaves:  # retained gradients of tensors on the way
-        _accumulate(tensor, gx, create_graph)
+    _accumulate(walk.leaves, create_graph)  # retained gradients of tensors on the way
     return tuple(found)
 
 
 def differentiate(
-    formula: Callable[..., Any], args: Sequence[Any], params: dict[str, Any], grads: Sequence[Any], needs: Sequence[bool]
+    formula: Callable[..., Any],
+    args: Sequence[Any],
+    params: dict[str, Any],
+    grads: Sequence[Any],
+    needs: Sequence[bool],
 ) -> tuple[Any, ...]:
     """Vector-Jacobian product of ``formula`` at ``args``, for the arguments that are needed.
 
@@ -311,15 +367,21 @@ def differentiate(
         if again:  # a derivative of this derivative will be wanted: stay tied to the arguments
             inner = [Alias.apply(arg) if isinstance(arg, Tensor) else arg for arg in args]
         else:
-            inner = [arg.detach().requires_grad_(need) if isinstance(arg, Tensor) else arg for arg, need in zip(args, needs)]
+            inner = list(args)
+            for k, (arg, need) in enumerate(zip(args, needs)):
+                if isinstance(arg, Tensor):
+                    inner[k] = arg.detach().requires_grad_(need)
         values = formula(*inner, **params)
     values = values if isinstance(values, tuple) else (values,)
     wanted = [arg for arg, need in zip(inner, needs) if need]
     pairs = [(value, gy) for value, gy in zip(values, grads) if value.requires_grad]
     if not pairs:
         return tuple(None for _ in args)
-    found = iter(grad([v for v, _ in pairs], wanted, [g for _, g in pairs], create_graph=again, allow_unused=True))
-    return tuple(next(found) if need else None for need in needs)
+    walk = _Walk(again, again, wanted)
+    # The walk ends at the aliases: what lies behind them is the caller's, and may be the whole network.
+    ends = {arg._node for arg in inner if isinstance(arg, Tensor) and arg._node is not None}
+    walk.run([value for value, _ in pairs], [gy for _, gy in pairs], ends)
+    return tuple(walk.found(arg) if need else None for arg, need in zip(inner, needs))
 
 
 def graph_dot(tensor: Any) -> str:
@@ -337,7 +399,7 @@ def graph_dot(tensor: Any) -> str:
     lines = ["digraph gpunet {", "  rankdir=BT;"]
     for node, k in number.items():
         if isinstance(node, Function):
-            shapes = "\\n".join("x".join(map(str, out.shape)) or "()" for out in node.outputs)
+            shapes = "\\n".join("x".join(map(str, shape)) or "()" for shape, _, _ in node.outputs)
             lines.append(f'  n{k} [shape=box, label="{node.name}\\n{shapes}"];')
         else:
             label = "x".join(map(str, node.shape)) or "()"
@@ -345,5 +407,5 @@ def graph_dot(tensor: Any) -> str:
     for node, k in number.items():
         for edge in node.edges if isinstance(node, Function) else ():
             if edge is not None:
-                lines.append(f"  n{number[edge.target]} -> n{k};")
+                lines.append(f"  n{number[edge[0]]} -> n{k};")
     return "\n".join([*lines, "}"])

@@ -96,6 +96,7 @@ class _Local(threading.local):
 
     backend: str | None = None
     variants: dict[str, str] | None = None
+    free: bool = False  # neither these nor the environment's count: gn.explain looks at what would run by itself
     phase: str = "forward"  # which half of training is running; the graph sets it, traces show it
 
 
@@ -104,18 +105,28 @@ local = _Local()
 
 def wanted_backend() -> str | None:
     """The backend asked for by name in this thread or by the environment, or None."""
-    return local.backend or settings.backend
+    return None if local.free else local.backend or settings.backend
 
 
 def wanted_variant(entry: str) -> str | None:
     """The rung asked for by name for this entry, or None. An entry's own request beats its op's."""
     op = entry.partition(".")[0]
     for table in (local.variants, settings.variants):
-        if table:
+        if table and not local.free:
             found = table.get(entry) or table.get(op)
             if found:
                 return found
     return None
+
+
+@contextmanager
+def no_requests() -> Iterator[None]:
+    """Inside the block kernels are chosen as if none had been asked for by name."""
+    before, local.free = local.free, True
+    try:
+        yield
+    finally:
+        local.free = before
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from gpunet import devices, random
-from gpunet.errors import ArgumentError
-from gpunet.tensor import Tensor
+from gpunet.errors import ArgumentError, DTypeError
+from gpunet.tensor import Tensor, as_dtype
 
 
 def tensor(data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -37,11 +37,15 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A CPU tensor that shares memory with ``array``."""
     if not isinstance(array, np.ndarray):
         raise ArgumentError(f"from_numpy: array must be a NumPy array, got {type(array).__name__}; use gn.tensor()")
-    return Tensor._wrap(array, devices.CPU)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"from_numpy: array must be floating, integer or bool, got {array.dtype}")
+    return Tensor._wrap(np.asarray(array), devices.CPU)
 
 
 def from_dlpack(array: Any) -> Tensor:
     """A tensor that shares memory with any array or tensor that speaks DLPack (PyTorch, JAX, CuPy, NumPy)."""
+    if not hasattr(array, "__dlpack_device__"):
+        raise ArgumentError(f"from_dlpack: array must have __dlpack__, got {type(array).__name__}; use gn.tensor()")
     kind, index = array.__dlpack_device__()
     if int(kind) == 1:  # kDLCPU
         return Tensor._wrap(np.from_dlpack(array), devices.CPU)
@@ -64,34 +68,42 @@ def _make(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
 
 def zeros(*size: Any, dtype: Any = np.float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of shape ``size``."""
-    return _make(np.zeros(_shape(size), dtype), device, requires_grad)
+    return _make(np.zeros(_shape(size), as_dtype("zeros", dtype)), device, requires_grad)
 
 
 def ones(*size: Any, dtype: Any = np.float32, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of shape ``size``."""
-    return _make(np.ones(_shape(size), dtype), device, requires_grad)
+    return _make(np.ones(_shape(size), as_dtype("ones", dtype)), device, requires_grad)
 
 
 def full(size: Any, value: float, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """``value`` in shape ``size``; None takes float32 or int64 after the value."""
     dtype = np.asarray(value).dtype if dtype is None else dtype
     dtype = np.float32 if dtype == np.float64 and isinstance(value, float) else dtype
-    return _make(np.full(_shape((size,) if isinstance(size, int) else size), value, dtype), device, requires_grad)
+    shape = _shape(tuple(size) if isinstance(size, tuple | list) else (size,))
+    return _make(np.full(shape, value, as_dtype("full", dtype)), device, requires_grad)
 
 
 def arange(
-    start: float, stop: float | None = None, step: float = 1, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Numbers from ``start`` (0 when one number is given) up to, without, ``stop``; int64, or float32 for floats."""
     first, last = (0, start) if stop is None else (start, stop)
     array = np.arange(first, last, step)
     dtype = (np.float32 if array.dtype.kind == "f" else np.int64) if dtype is None else dtype
-    return _make(array.astype(dtype), device, requires_grad)
+    return _make(array.astype(as_dtype("arange", dtype)), device, requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype: Any = np.float32, device: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int, m: int | None = None, dtype: Any = np.float32, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """The identity matrix, (n, m)."""
-    return _make(np.eye(n, m, dtype=dtype), device, requires_grad)
+    return _make(np.eye(n, m, dtype=as_dtype("eye", dtype)), device, requires_grad)
 
 
 def rand(*size: Any, dtype: Any = np.float32, device: Any = None, requires_grad: bool = False) -> Tensor:

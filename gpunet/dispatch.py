@@ -124,7 +124,8 @@ def kernel(
         table = _registry.setdefault((entry, backend), {})
         old = table.get(variant)
         if old is not None and (old.file, old.function.__qualname__) != (new.file, function.__qualname__):
-            raise ArgumentError(f"kernel: {new.name} is registered twice, at {old.file}:{old.line} and {new.file}:{new.line}")
+            places = f"{old.file}:{old.line} and {new.file}:{new.line}"
+            raise ArgumentError(f"kernel: {new.name} must be registered once, got two, at {places}; rename a variant")
         table[variant] = new
         _choices.clear()
         return function
@@ -237,6 +238,8 @@ def candidates(device: Device, entry: str, arrays: tuple[Any, ...], params: dict
             rows.append(Candidate(each.name, each.place, True, _why_taken(device, each)))
         else:
             rows.append(Candidate(each.name, each.place, False, _why_not(device, each, arrays, params)))
+    op = entry.partition(".")[0]
+    rows += [Candidate(f"{entry}/{name}", "", False, why) for name in devices.BACKENDS if (why := _load(op, name))]
     if failure is not None:
         rows.append(Candidate(entry, "", False, failure))
     return rows
@@ -395,7 +398,7 @@ _captures: list[list[Call]] = []
 
 @contextmanager
 def capture() -> Iterator[list[Call]]:
-    """Collects every launch inside the block with its arguments, so that proof and timing can repeat it on any kernel."""
+    """Collects every launch inside the block with its arguments: proof and timing repeat it on any kernel."""
     calls: list[Call] = []
     _captures.append(calls)
     try:

@@ -18,6 +18,7 @@ The tree (each also is the built-in error a caller would expect, so ``except Val
     │   └── EmulatorError                         what the emulator saw a kernel do on device ``sim``
     ├── GraphError                (RuntimeError)  backward through a freed, changed or missing graph
     │   └── AnomalyError                          NaN gradient or failing backward under detect_anomaly()
+    ├── GradcheckError            (AssertionError) a gradient differs from finite differences
     └── DataError                 (ValueError)    a data file that is truncated, hostile or not what it claims
 """
 
@@ -90,6 +91,14 @@ class GraphError(GpunetError, RuntimeError):
 
 class AnomalyError(GraphError):
     """A NaN gradient or a failing backward, found under ``gn.detect_anomaly()``; names the forward line."""
+
+
+class GradcheckError(GpunetError, AssertionError):
+    """A gradient differs from finite differences; the message is the table, ``report`` what it was made of."""
+
+    def __init__(self, report: object):
+        super().__init__(str(report))
+        self.report = report
 
 
 class DataError(GpunetError, ValueError):

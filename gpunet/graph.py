@@ -5,17 +5,20 @@ wanted, the Function's instance itself stays as a node: it holds what was saved 
 node that made the argument, or to the leaf tensor.
 """
 
+import itertools
+import os
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gpunet.devices import Device
 from gpunet.errors import GraphError
+from gpunet.floats import IGNORE, float_errors
 
 # ---------------------------------------------------------------------------------------------------------- modes
 
@@ -91,12 +94,16 @@ def detect_anomaly() -> Iterator[None]:
 class Version:
     """How often an array was changed in place, and by whom last. Tensors that share memory share one."""
 
-    __slots__ = ("count", "op", "viewed")
+    count = 0
+    op = ""
+    sharers: "weakref.WeakValueDictionary[int, Any] | None" = None  # a tensor and its views, as long as they live
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.op = ""
-        self.viewed = False  # a differentiable view exists: changing the array would leave that view's history behind
+    def link(self, base: Any, view: Any) -> None:
+        """Notes that ``view`` is a view of ``base``: neither may then change in place while gradients are recorded."""
+        if self.sharers is None:
+            self.sharers = weakref.WeakValueDictionary()
+        self.sharers[id(base)] = base  # by identity: == of tensors is element by element
+        self.sharers[id(view)] = view
 
 
 def version_of(tensor: Any) -> Version:
@@ -106,36 +113,29 @@ def version_of(tensor: Any) -> Version:
     return tensor._version
 
 
-class _Saved(NamedTuple):
-    value: Any  # a Tensor, a raw array, or None
-    output: int  # which output of the node the array is, or -1
-    version: Version | None
-    stamp: int  # the version's count when it was saved
+# One of each is made for every op that runs, so they are bare tuples: a NamedTuple costs three times as much.
+Output = tuple[tuple[int, ...], Any, Device]
+"""(shape, dtype, device): what the gradient of an output must look like."""
+
+Edge = tuple[Any, int, Output]
+"""(target, slot, output): a gradient goes to output number ``slot`` of node ``target``, or to the leaf ``target``."""
 
 
-class Edge(NamedTuple):
-    """Where the gradient of one argument goes: output ``slot`` of node ``target``, or the leaf tensor ``target``."""
-
-    target: Any
-    slot: int
-    shape: tuple[int, ...]
-    dtype: Any
+def edge_of(tensor: Any) -> Edge:
+    """Where the gradient of ``tensor`` goes. A leaf does not keep its own: the two would keep each other alive."""
+    return tensor._edge or (tensor, 0, (tensor.data.shape, tensor.data.dtype, tensor.device))
 
 
-class Output(NamedTuple):
-    """What backward must know about an output that got no gradient, to hand over zeros."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    device: Device
+_numbers = itertools.count()
 
 
 # ------------------------------------------------------------------------------------------------------ Function
 
 
 class Function:
-    """An op with a gradient. Subclass it with static ``forward(ctx, ...)`` and ``backward(ctx, *grads)``, call ``apply``.
+    """An op with a gradient: subclass it with static ``forward(ctx, ...)`` and ``backward(ctx, *grads)``.
 
+    Run it with ``apply``.
     ``forward`` gets the arguments of ``apply`` (tensors, or anything else) and returns one tensor or a tuple of them;
     no graph is recorded inside. ``backward`` gets one gradient tensor per output and returns one gradient or None per
     positional argument of forward. ``ctx`` is the node: set any attribute on it, and
@@ -172,31 +172,32 @@ class Function:
     keeps_arguments = False  # GradFunction: the arguments are saved without being asked
 
     needs_input_grad: tuple[bool, ...] = ()
-    edges: tuple[Edge | None, ...] = ()
-    outputs: tuple[Output, ...] = ()
+    edges: Sequence[Edge | None] = ()  # one for each positional argument; None: nobody wants its gradient
+    outputs: Sequence[Output] = ()
     params: dict[str, Any] = {}  # noqa: RUF012 never changed in place
     hooks: dict[int, dict[int, Callable[[Any], Any]]] | None = None
     retained: dict[int, weakref.ref[Any]] | None = None
     origin: str | None = None
-    _saved: list[_Saved] | None = None
+    number = 0  # nodes count up, so an edge leads from a higher number to a lower one
+    _saved: Any = ()  # what save() got; once recorded, one (value, output, version, count) for each
     _freed = False
     _silent: tuple[Any, ...] = ()
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
         """Computes the outputs from (ctx, ...). To be overridden."""
-        raise NotImplementedError
+        raise GraphError(f"{args[0].name}: it has no forward; define a static method forward(ctx, ...)")
 
     @staticmethod
     def backward(*args: Any, **kwargs: Any) -> Any:
         """Computes one gradient per argument from (ctx, one gradient per output). To be overridden."""
-        raise NotImplementedError(f"{args[0].name}: it has no backward; define one, or call it under gn.no_grad()")
+        raise GraphError(f"{args[0].name}: it has no backward; define one, or call it under gn.no_grad()")
 
     # -- what forward may call -----------------------------------------------------------------------------------
 
     def save(self, *values: Any) -> None:
         """Keeps values for backward: tensors, raw arrays (outputs come back as tensors of the graph), or None."""
-        self._saved = [_Saved(value, -1, None, 0) for value in values]
+        self._saved = values
 
     save_for_backward = save
 
@@ -214,24 +215,24 @@ class Function:
                 f"{self.name}: backward needs saved values, but this graph was already used and freed; "
                 "pass retain_graph=True to the first backward, or run forward again"
             )
-        return tuple(self._read(each) for each in self._saved or ())
+        return tuple([self._read(*each) for each in self._saved])
 
     saved_tensors = saved
 
-    def _read(self, saved: _Saved) -> Any:
-        version = saved.version
-        if version is not None and version.count != saved.stamp:
-            shape = tuple(saved.value.shape)
+    def _read(self, value: Any, output: int, version: Version | None, count: int) -> Any:
+        if version is None and isinstance(value, Tensor):
+            version = value._version
+        if version is not None and version.count != count:
             raise GraphError(
-                f"{self.name}: a value saved for backward, of shape {shape}, must be unchanged, got one changed in place "
-                f"by {version.op} (version {version.count}, saved at {saved.stamp}); use the form that is not in place, "
-                "or change a .clone()"
+                f"{self.name}: a value saved for backward, of shape {tuple(value.shape)}, must be unchanged, got one "
+                f"changed in place by {version.op} (version {version.count}, saved at {count}); use the form that is "
+                "not in place, or change a .clone()"
             )
-        if saved.output < 0:
-            return saved.value
+        if output < 0:
+            return value
         # An output is stored as a bare array, so that node and output do not keep each other alive.
-        out = Tensor._wrap(saved.value, self.outputs[saved.output].device)
-        out.requires_grad, out._node, out._index, out._version = True, self, saved.output, version
+        out = Tensor._wrap(value, self.outputs[output][2])
+        out.requires_grad, out._edge, out._version = True, (self, output, self.outputs[output]), version
         return out
 
     # -- apply ---------------------------------------------------------------------------------------------------
@@ -245,76 +246,111 @@ class Function:
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Runs forward and, where a gradient is wanted, leaves a node in the graph. Keywords get no gradient."""
         node = cls()
-        before = mode.grad
-        wanted = [before and isinstance(arg, Tensor) and arg.requires_grad for arg in args]
-        recording = True in wanted
-        node.needs_input_grad = tuple(wanted)
-        if cls.keeps_arguments:
-            node.params = kwargs
-            if recording:
-                node.save(*args)
-        mode.grad = False
-        try:
-            with np.errstate(all="ignore"):  # 1/0 is inf and 0/0 is NaN, as IEEE says; NumPy need not warn of it
-                result = cls.forward(node, *args, **kwargs)
-        finally:
-            mode.grad = before
-        first = next((arg for arg in args if isinstance(arg, Tensor)), None)
-        if type(result) is not tuple:
-            return node._finish((result,), first, args, recording)[0]
-        return node._finish(result, first, args, recording)
-
-    def _finish(self, results: tuple[Any, ...], first: Any, args: tuple[Any, ...], recording: bool) -> tuple[Any, ...]:
-        """Wraps forward's results in tensors and, if recording, ties them to this node and the node to its arguments."""
-        outs = tuple(self._wrap_output(result, first) for result in results)
+        before, recording = mode.grad, False
+        if before:
+            for arg in args:
+                if isinstance(arg, Tensor) and arg.requires_grad:
+                    recording = True
+                    node.needs_input_grad = tuple([isinstance(each, Tensor) and each.requires_grad for each in args])
+                    break
+            mode.grad = False
         if not recording:
+            node.needs_input_grad = (False,) * len(args)
+        if cls.keeps_arguments:
+            node.params, node._saved = kwargs, args
+        token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
+        try:
+            result = cls.forward(node, *args, **kwargs)
+        finally:
+            if token is not None:
+                float_errors.reset(token)
+            if before:
+                mode.grad = True
+        if type(result) is tuple:
+            outs = tuple([node._output(each, args) for each in result])
+            if recording:
+                node._record(args, outs, result)
             return outs
-        self.edges = tuple(_edge(arg) if need else None for arg, need in zip(args, self.needs_input_grad, strict=True))
-        self.outputs = tuple(Output(out.data.shape, out.data.dtype, out.device) for out in outs)
-        for index, (out, result) in enumerate(zip(outs, results, strict=True)):
-            if out.data.dtype.kind == "f" and not any(result is silent for silent in self._silent):
-                out.requires_grad, out._node, out._index = True, self, index
-        if self._saved:
-            self._saved = [self._seal(each.value, outs, results) for each in self._saved]
-        self._silent = ()
-        if mode.anomaly:
-            self.origin = "".join(traceback.format_stack()[:-2])
-        return outs
-
-    def _wrap_output(self, result: Any, first: Any) -> Any:
-        if isinstance(result, Tensor):  # a user's forward returns tensors, the project's own return arrays
-            out = Tensor._wrap(result.data, result.device)
-        else:
-            out = Tensor._wrap(result, first.device)
-        if self.view and first is not None and out.device.xp.may_share_memory(out.data, first.data):
-            out._version = version_of(first)
-            if first.requires_grad and mode.grad:
-                out._version.viewed = True
-        elif isinstance(result, Tensor) and result._version is not None:
-            out._version = result._version
+        out = node._output(result, args)
+        if recording:
+            node._record(args, (out,), (result,))
         return out
 
-    def _seal(self, value: Any, outs: tuple[Any, ...], results: tuple[Any, ...]) -> _Saved:
-        for index, (out, result) in enumerate(zip(outs, results, strict=True)):
-            if value is result or value is out:
+    def _output(self, result: Any, args: tuple[Any, ...]) -> Any:
+        """One of forward's results as a new tensor."""
+        first = args[0] if args else None
+        if type(result) is np.ndarray and not self.view and isinstance(first, Tensor):  # most ops end here
+            return Tensor._wrap(result, first.device)
+        if isinstance(result, Tensor):  # a user's forward returns tensors, the project's own return arrays
+            out = Tensor._wrap(result.data, result.device)
+            out._version = version_of(result)
+            if out._version.sharers is not None or any(result is arg for arg in args):
+                out._version.link(result, out)
+            return out
+        if not isinstance(first, Tensor):
+            first = next((arg for arg in args if isinstance(arg, Tensor)), None)
+        if first is None or not hasattr(result, "dtype"):
+            raise GraphError(f"{self.name}: forward must return a tensor or a tuple, got {type(result).__name__}")
+        out = Tensor._wrap(result, first.device)
+        if self.view and first.device.xp.may_share_memory(out.data, first.data):
+            out._version = version_of(first)
+            out._version.link(first, out)
+        return out
+
+    def _record(self, args: tuple[Any, ...], outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        """Ties the outputs to this node, and the node to its arguments."""
+        self.number = next(_numbers)
+        edges, outputs = [], []
+        for arg, need in zip(args, self.needs_input_grad):
+            edges.append((arg._edge or edge_of(arg)) if need else None)
+        for out in outs:
+            array = out.data
+            output = (array.shape, array.dtype, out.device)
+            if array.dtype.kind == "f":
+                out.requires_grad, out._edge = True, (self, len(outputs), output)
+            outputs.append(output)
+        self.edges, self.outputs = edges, outputs
+        if self._silent:
+            self._mute(outs, results)
+        if self._saved:
+            self._saved = [self._seal(value, outs, results) for value in self._saved]
+        if mode.anomaly:
+            self.origin = _users_stack()
+
+    def _mute(self, outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        for out, result in zip(outs, results):
+            if any(result is silent for silent in self._silent):
+                out.requires_grad, out._edge = False, None
+        self._silent = ()
+
+    def _seal(self, value: Any, outs: tuple[Any, ...], results: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What :meth:`_read` takes: a saved value with the state of its version."""
+        for index, result in enumerate(results):
+            if value is result and value is not None:
+                out = outs[index]
                 version = version_of(out)
                 if out.requires_grad:
-                    return _Saved(out.data, index, version, version.count)
-                return _Saved(out if isinstance(value, Tensor) else out.data, -1, version, version.count)
-        if isinstance(value, Tensor):
-            version = version_of(value)
-            return _Saved(value, -1, version, version.count)
-        return _Saved(value, -1, None, 0)
+                    return out.data, index, version, version.count
+                return (out if isinstance(value, Tensor) else out.data), -1, version, version.count
+        if isinstance(value, Tensor) and value._version is not None:
+            return value, -1, value._version, value._version.count
+        return value, -1, None, 0
 
     def release(self) -> None:
         """Lets go of what was saved; a second backward through this node then says so."""
         if self._saved:
-            self._saved, self._freed = None, True
+            self._saved, self._freed = (), True
 
 
-def _edge(tensor: Any) -> Edge:
-    target = tensor if tensor._node is None else tensor._node
-    return Edge(target, tensor._index, tensor.data.shape, tensor.data.dtype)
+_OWN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("graph.py", "tensor.py", "ops"))
+
+
+def _users_stack() -> str:
+    """The lines that led to the op, outermost first, without gpunet's own at the end."""
+    frames = traceback.extract_stack()
+    while frames and frames[-1].filename.startswith(_OWN):
+        frames.pop()
+    return "".join(traceback.format_list(frames[-8:]))
 
 
 class GradFunction(Function):

@@ -15,6 +15,8 @@ from gpunet.errors import ArgumentError, DeviceError, DTypeError, GraphError
 
 FLOATS = ("float32", "float64")
 
+_bare, _number = object.__new__, np.generic  # under names of this module: each tensor made looks them up
+
 
 class Tensor:
     """An array with a device and, where wanted, a gradient. Made by :func:`gpunet.tensor` and by ops.
@@ -36,8 +38,7 @@ class Tensor:
     device: Device
     requires_grad: bool = False
     grad: "Tensor | None" = None
-    _node: Any = None  # the Function that made it; None for a leaf
-    _index: int = 0  # which of that Function's outputs it is
+    _edge: Any = None  # where its gradient goes: (the node that made it, which output, Output); None for a leaf
     _version: Any = None
     _hooks: dict[int, Callable[[Any], Any]] | None = None
 
@@ -57,8 +58,8 @@ class Tensor:
     @classmethod
     def _wrap(cls, array: Any, device: Device) -> "Tensor":
         """A tensor around an array that is already on ``device``; no copy, no checks."""
-        out = Tensor.__new__(Tensor)
-        out.data = array if not isinstance(array, np.generic) else np.asarray(array)
+        out = _bare(Tensor)
+        out.data = np.asarray(array) if isinstance(array, _number) else array
         out.device = device
         return out
 
@@ -80,12 +81,17 @@ class Tensor:
         return self.data.dtype
 
     @property
+    def _node(self) -> Any:
+        """The Function that made it; None for a leaf."""
+        return self._edge and self._edge[0]
+
+    @property
     def is_leaf(self) -> bool:
         """True when no recorded op made it: backward fills ``.grad`` of leaves alone."""
         return self._node is None
 
     @property
-    def T(self) -> "Tensor":  # noqa: N802 NumPy's name
+    def T(self) -> "Tensor":
         """The axes in reverse order."""
         return self.permute(*reversed(range(self.ndim)))
 
@@ -122,7 +128,7 @@ class Tensor:
             DeviceError: the tensor is on a GPU; cpu() first.
         """
         if self.requires_grad:
-            raise GraphError("numpy: the tensor must not need a gradient, got requires_grad=True; use .detach().numpy()")
+            raise GraphError("numpy: the tensor must not need a gradient, got requires_grad=True; use .detach()")
         if self.device.kind == "cuda":
             raise DeviceError(f"numpy: the tensor must be on the cpu, got {self.device}; use .cpu().numpy()")
         return self.data
@@ -145,7 +151,7 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.data.size != 1:
-            raise ArgumentError(f"bool: the tensor must hold one element, got shape {self.shape}; use .data.any() or .all()")
+            raise ArgumentError(f"bool: the tensor must hold one element, got shape {self.shape}; use .any() or .all()")
         return bool(self.data.item())
 
     def __index__(self) -> int:
@@ -196,7 +202,8 @@ class Tensor:
     def to(self, *targets: Any, dtype: Any = None, device: Any = None) -> "Tensor":
         """This tensor as another dtype and/or on another device; itself when nothing changes. Differentiable."""
         for target in targets:
-            if isinstance(target, Device) or (isinstance(target, str) and target.partition(":")[0] in (*devices.KINDS, "auto")):
+            name = target.partition(":")[0] if isinstance(target, str) else ""
+            if isinstance(target, Device) or name in (*devices.KINDS, "auto"):
                 device = target
             else:
                 dtype = target
@@ -264,7 +271,7 @@ class Tensor:
             raise GraphError("retain_grad: the tensor must need a gradient, got requires_grad=False")
         if self._node is not None:
             table = self._node.retained = self._node.retained or {}
-            table[self._index] = weakref.ref(self)
+            table[self._edge[1]] = weakref.ref(self)
 
     def register_hook(self, hook: Callable[[Any], Any]) -> "Hook":
         """Calls ``hook(gradient)`` in backward; what it returns, if not None, replaces the gradient.
@@ -278,7 +285,7 @@ class Tensor:
             table = self._hooks = {} if self._hooks is None else self._hooks
         else:
             hooks = self._node.hooks = self._node.hooks or {}
-            table = hooks.setdefault(self._index, {})
+            table = hooks.setdefault(self._edge[1], {})
         return Hook(table, hook)
 
     def _bump(self, op: str) -> None:
@@ -333,10 +340,10 @@ class Tensor:
         return _functional().matmul(other, self)
 
     def __eq__(self, other: object) -> "Tensor":  # type: ignore[override]
-        return _elementwise.compare("equal", self, other)
+        return _elementwise.compare("equal", self, other) if _elementwise.is_operand(other) else NotImplemented
 
     def __ne__(self, other: object) -> "Tensor":  # type: ignore[override]
-        return _elementwise.compare("not_equal", self, other)
+        return _elementwise.compare("not_equal", self, other) if _elementwise.is_operand(other) else NotImplemented
 
     def __lt__(self, other: Any) -> "Tensor":
         return _elementwise.compare("less", self, other)
@@ -358,6 +365,8 @@ class Tensor:
 
     def __xor__(self, other: Any) -> "Tensor":
         return _elementwise.logical("bitwise_xor", self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> "Tensor":
         return _elementwise.invert(self)
@@ -441,8 +450,8 @@ class Tensor:
         return _reduce.var(self, dim, correction, keepdim)
 
     def std(self, dim: Any = None, correction: int = 1, keepdim: bool = False) -> "Tensor":
-        """Square root of the variance."""
-        return _reduce.var(self, dim, correction, keepdim).sqrt()
+        """Square root of the variance; where that is 0, so is the gradient."""
+        return _reduce.std(self, dim, correction, keepdim)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """The largest element, or along one axis (values, positions)."""
@@ -585,20 +594,36 @@ class Hook:
         self._table.pop(self._key, None)
 
 
+def as_dtype(op: str, dtype: Any) -> np.dtype[Any]:
+    """``dtype`` as a NumPy dtype in this machine's byte order; it must be floating, integer or bool."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in "fiub":
+        raise DTypeError(f"{op}: dtype must be a floating, integer or bool dtype of NumPy or its name, got {dtype!r}")
+    return found.newbyteorder("=")
+
+
 def _new_array(data: Any, dtype: Any, device: Device) -> Any:
     """A fresh array of ``device``; Python floats become float32, other dtypes are kept."""
-    if dtype is None and not hasattr(data, "dtype"):
-        host = np.asarray(data)
-        if host.dtype == object:
-            raise DTypeError(f"tensor: data must be numbers in a regular nesting, got {type(data).__name__}")
-        has_arrays = isinstance(data, list | tuple) and any(hasattr(each, "dtype") for each in data)
-        dtype = np.float32 if host.dtype == np.float64 and not has_arrays else host.dtype
-    dtype = np.dtype(getattr(data, "dtype", None) if dtype is None else dtype)
-    if dtype.kind not in "fiub":
-        raise DTypeError(f"tensor: dtype must be floating, integer or bool, got {dtype}")
-    array = device.asarray(data, dtype)
-    # asarray hands the same memory on; a tensor owns its own, unlike from_numpy.
-    return array.copy() if type(array) is type(data) and device.xp.may_share_memory(array, data) else array
+    on_gpu = type(data).__module__.partition(".")[0] == "cupy"
+    if not on_gpu and not isinstance(data, np.ndarray):
+        has_dtype = hasattr(data, "dtype")
+        if isinstance(data, list | tuple):
+            has_dtype = any(hasattr(each, "dtype") for each in data)
+        try:
+            data = np.asarray(data)
+        except ValueError as error:
+            raise DTypeError(f"tensor: data must be numbers in a regular nesting, got a ragged one ({error})") from None
+        if dtype is None and not has_dtype and data.dtype == np.float64:
+            dtype = np.float32
+    if data.dtype.kind not in "fiub":
+        raise DTypeError(f"tensor: data must be numbers in a regular nesting, got elements of dtype {data.dtype}")
+    array = device.asarray(data, as_dtype("tensor", data.dtype if dtype is None else dtype))
+    # asarray hands the same memory on where it can; a tensor owns its own, unlike from_numpy.
+    same_side = on_gpu == (device.kind == "cuda")
+    return array.copy() if same_side and device.xp.may_share_memory(array, data) else array
 
 
 def _rebuild(cls: type[Tensor], array: np.ndarray, device: str, requires_grad: bool) -> Tensor:

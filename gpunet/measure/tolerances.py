@@ -54,4 +54,4 @@ def compare(result: np.ndarray, definition: np.ndarray, terms: float) -> Error:
 
 
 def _first(mask: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(k[0]) for k in np.nonzero(mask)) if mask.any() else ()
+    return tuple(int(k) for k in np.unravel_index(int(np.argmax(mask)), np.shape(mask))) if np.any(mask) else ()

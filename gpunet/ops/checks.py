@@ -18,8 +18,16 @@ def need_tensor(op: str, **tensors: Any) -> None:
             raise DTypeError(f"{op}: {name} must be a gpunet tensor, got {type(value).__name__}; use gn.tensor({name})")
 
 
+def need_given(op: str, **tensors: Any) -> None:
+    """No argument is None."""
+    for name, value in tensors.items():
+        if value is None:
+            raise DTypeError(f"{op}: {name} must be a gpunet tensor, got None")
+
+
 def need_float(op: str, **tensors: Any) -> None:
-    """Each argument is a Tensor of float32 or float64, all of one dtype on one device; None passes."""
+    """Each argument is a Tensor of float32 or float64, all of one dtype on one device; None passes but as the first."""
+    need_given(op, **dict([next(iter(tensors.items()))]))
     need_tensor(op, **tensors)
     first: tuple[str, Tensor] | None = None
     for name, value in tensors.items():
@@ -48,7 +56,9 @@ def need_integer(op: str, x: Tensor, **tensors: Any) -> None:
         if value.dtype.kind not in "iu":
             raise DTypeError(f"{op}: {name} must hold integers, got {value.dtype}; use {name}.long()")
         if value.device != x.device:
-            raise DeviceError(f"{op}: {name} must be on {x.device} like the input, got {value.device}; use .to('{x.device}')")
+            raise DeviceError(
+                f"{op}: {name} must be on {x.device} like the input, got {value.device}; use .to('{x.device}')"
+            )
 
 
 def need_ndim(op: str, name: str, tensor: Tensor, ndims: Sequence[int], meaning: str) -> None:
@@ -62,7 +72,9 @@ def pair(op: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     """``value``, an integer or a pair (vertical, horizontal), as a pair of integers of at least ``minimum``."""
     both = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(both) != 2 or not all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in both):
-        raise ArgumentError(f"{op}: {name} must be an integer or a pair of integers (vertical, horizontal), got {value!r}")
+        raise ArgumentError(
+            f"{op}: {name} must be an integer or a pair of integers (vertical, horizontal), got {value!r}"
+        )
     if min(both) < minimum:
         raise ArgumentError(f"{op}: {name} must be at least {minimum}, got {value!r}")
     return int(both[0]), int(both[1])
@@ -90,9 +102,17 @@ def need_number(op: str, name: str, value: Any, low: float = -math.inf, high: fl
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ArgumentError(f"{op}: {name} must be a number, got {value!r}")
     if not low <= value <= high:
-        bounds = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}" if low > -math.inf else "no NaN"
+        least = f"at least {low:g}" if low > -math.inf else "no NaN"
+        bounds = f"from {low:g} to {high:g}" if high < math.inf else least
         raise ArgumentError(f"{op}: {name} must be {bounds}, got {value!r}")
     return float(value)
+
+
+def whole(op: str, name: str, value: Any, minimum: int = 1) -> int:
+    """``value`` when it is an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ArgumentError(f"{op}: {name} must be an integer of at least {minimum}, got {value!r}")
+    return int(value)
 
 
 def need_shape(op: str, name: str, tensor: Tensor | None, shape: tuple[int, ...], why: str) -> None:

@@ -11,7 +11,7 @@ from gpunet.dispatch import launch
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.graph import Function
 from gpunet.kernels.common.shapes import conv_out_size
-from gpunet.ops.checks import as_batch, like_input, need_float, need_image, need_ndim, one_of, pair
+from gpunet.ops.checks import as_batch, like_input, need_float, need_given, need_image, need_ndim, one_of, pair
 from gpunet.ops.reduce import Expand
 from gpunet.tensor import Tensor
 
@@ -182,7 +182,8 @@ def conv2d(
 
 
 def need_weight(op: str, weight: Tensor) -> None:
-    """Filters have four axes, none of them empty."""
+    """Filters are there and have four axes, none of them empty."""
+    need_given(op, weight=weight)
     need_ndim(op, "weight", weight, (4,), "(F, C/groups, KH, KW)" if op == "conv2d" else "(C, F/groups, KH, KW)")
     if 0 in weight.shape:
         raise ShapeError(f"{op}: every size of weight must be at least 1, got shape {weight.shape}")

@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.errors import DeviceError, DTypeError, ShapeError
+from gpunet.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from gpunet.graph import Function
 from gpunet.ops.reduce import sum_to
 from gpunet.tensor import Tensor
 
 SCALARS = (int, float, bool)
+RANK = {"b": 0, "u": 1, "i": 1, "f": 2}  # kinds of dtype: a higher one wins
+
+
+def is_operand(value: Any) -> bool:
+    """Whether ``value`` can stand beside a tensor in an expression."""
+    return isinstance(value, (Tensor, np.generic, *SCALARS)) or (hasattr(value, "dtype") and hasattr(value, "shape"))
 
 
 def _operand(op: str, value: Any, like: Tensor) -> Any:
     """A tensor or a Python number out of whatever stands beside a tensor in an expression."""
-    if isinstance(value, Tensor) or type(value) in SCALARS:
-        return value
     if isinstance(value, np.generic):
-        return value.item()  # a NumPy scalar is a number, and must not widen a float32 tensor to float64
-    if isinstance(value, SCALARS):
+        value = value.item()  # a NumPy scalar is a number, and must not widen a float32 tensor to float64
+    if isinstance(value, (Tensor, *SCALARS)):
         return value
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return Tensor(value, device=like.device)
@@ -31,8 +35,7 @@ def _operand(op: str, value: Any, like: Tensor) -> Any:
 
 def promoted(a: Tensor, b: Tensor) -> np.dtype[Any]:
     """The dtype in which ``a`` and ``b`` meet, by PyTorch's rule."""
-    rank = {"b": 0, "u": 1, "i": 1, "f": 2}
-    kind_a, kind_b = rank[a.dtype.kind], rank[b.dtype.kind]
+    kind_a, kind_b = RANK[a.dtype.kind], RANK[b.dtype.kind]
     if kind_a != kind_b:
         return a.dtype if kind_a > kind_b else b.dtype
     if (a.ndim == 0) != (b.ndim == 0):  # a single number yields to an array of its kind
@@ -49,10 +52,14 @@ def _scalar_dtype(x: Tensor, number: Any) -> Any:
 
 def pair_up(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Both operands on one device, in one dtype, of shapes that broadcast; at least one is a Tensor."""
-    if type(a) is Tensor and type(b) is Tensor and a.data.dtype == b.data.dtype and a.device is b.device:
-        if a.data.shape != b.data.shape:
-            _need_broadcast(op, a, b)
-        return a, b
+    if type(a) is Tensor:  # the two common cases first
+        if type(b) is Tensor:
+            if a.data.dtype == b.data.dtype and a.device is b.device:
+                if a.data.shape != b.data.shape:
+                    _need_broadcast(op, a, b)
+                return a, b
+        elif type(b) in SCALARS and a.data.dtype.kind == "f":
+            return a, b
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
         like = Tensor(a if hasattr(a, "dtype") else b)
@@ -65,7 +72,7 @@ def pair_up(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     if not isinstance(b, Tensor):
         return a.to(_scalar_dtype(a, b)), b
     if a.device != b.device:
-        raise DeviceError(f"{op}: both sides must be on one device, got {a.device} and {b.device}; use .to('{a.device}')")
+        raise DeviceError(f"{op}: both sides must be on one device, got {a.device} and {b.device}; use .to()")
     _need_broadcast(op, a, b)
     dtype = promoted(a, b)
     return a.to(dtype), b.to(dtype)
@@ -84,9 +91,10 @@ def _raw(value: Any) -> Any:
     return value.data if isinstance(value, Tensor) else value
 
 
-def _fit(gradient: Tensor, like: Any) -> Tensor:
-    """The gradient summed over the axes along which ``like`` was broadcast."""
-    return gradient if gradient.data.shape == like.data.shape else sum_to(gradient, like.data.shape)
+def _fit(gradient: Tensor, edge: Any) -> Tensor:
+    """The gradient summed over the axes along which the edge's argument was broadcast."""
+    shape = edge[2][0]
+    return gradient if gradient.data.shape == shape else sum_to(gradient, shape)
 
 
 class Add(Function):
@@ -94,13 +102,13 @@ class Add(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
-        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
         return _raw(a) + _raw(b)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         need_a, need_b = ctx.needs_input_grad
-        return sum_to(gy, ctx.a) if need_a else None, sum_to(gy, ctx.b) if need_b else None
+        a, b = ctx.edges
+        return _fit(gy, a) if need_a else None, _fit(gy, b) if need_b else None
 
 
 class Sub(Function):
@@ -108,13 +116,13 @@ class Sub(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
-        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
         return _raw(a) - _raw(b)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         need_a, need_b = ctx.needs_input_grad
-        return sum_to(gy, ctx.a) if need_a else None, -sum_to(gy, ctx.b) if need_b else None
+        a, b = ctx.edges
+        return _fit(gy, a) if need_a else None, -_fit(gy, b) if need_b else None
 
 
 class Mul(Function):
@@ -123,16 +131,16 @@ class Mul(Function):
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
         need_a, need_b = ctx.needs_input_grad
-        # Each factor's gradient needs the other factor, and its own shape alone.
-        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
-        ctx.save(a if need_b else None, b if need_a else None)
+        if need_a or need_b:
+            ctx.save(a if need_b else None, b if need_a else None)  # each is needed for the other's gradient alone
         return _raw(a) * _raw(b)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         a, b = ctx.saved
         need_a, need_b = ctx.needs_input_grad
-        return sum_to(gy * b, ctx.a) if need_a else None, sum_to(gy * a, ctx.b) if need_b else None
+        to_a, to_b = ctx.edges
+        return _fit(Mul.apply(gy, b), to_a) if need_a else None, _fit(Mul.apply(gy, a), to_b) if need_b else None
 
 
 class Div(Function):
@@ -141,7 +149,6 @@ class Div(Function):
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
         y = _raw(a) / _raw(b)
-        ctx.a, ctx.b = getattr(a, "shape", None), getattr(b, "shape", None)
         ctx.save(b, y if ctx.needs_input_grad[1] else None)
         return y
 
@@ -149,8 +156,9 @@ class Div(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         b, y = ctx.saved
         need_a, need_b = ctx.needs_input_grad
+        to_a, to_b = ctx.edges
         ga = gy / b
-        return sum_to(ga, ctx.a) if need_a else None, sum_to(-ga * y, ctx.b) if need_b else None
+        return _fit(ga, to_a) if need_a else None, _fit(-ga * y, to_b) if need_b else None
 
 
 class Pow(Function):
@@ -170,14 +178,14 @@ class Pow(Function):
         if need_a:
             if isinstance(b, Tensor):
                 # x**0 is flat, also at 0 where x**-1 is not finite
-                ga = _fit(gy * where(b == 0, 0.0, b * pow(a, where(b == 0, 1.0, b - 1))), a)
+                ga = _fit(gy * where(b == 0, 0.0, b * pow(a, where(b == 0, 1.0, b - 1))), ctx.edges[0])
             else:
                 ga = gy * (0.0 if b == 0 else b * pow(a, b - 1))
         if need_b:
             base = a if isinstance(a, Tensor) else Tensor(a, gy.dtype, gy.device)
             # 0**b is flat for b >= 0, where log(0) is not finite
             zero = (base == 0) & (b >= 0)
-            gb = _fit(gy * where(zero, 0.0, y * log(where(zero, 1.0, base))), b)
+            gb = _fit(gy * where(zero, 0.0, y * log(where(zero, 1.0, base))), ctx.edges[1])
         return ga, gb
 
 
@@ -296,7 +304,7 @@ class Clip(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (inside,) = ctx.saved
-        return gy * Tensor._wrap(inside.astype(gy.dtype), gy.device), None, None
+        return where(Tensor._wrap(inside, gy.device), gy, 0.0), None, None
 
 
 class Extreme(Function):
@@ -318,8 +326,8 @@ class Extreme(Function):
             return Tensor._wrap(weight, gy.device)
 
         need_a, need_b = ctx.needs_input_grad
-        ga = _fit(gy * share(a.data, b.data), a) if need_a else None
-        gb = _fit(gy * share(b.data, a.data), b) if need_b else None
+        ga = _fit(gy * share(a.data, b.data), ctx.edges[0]) if need_a else None
+        gb = _fit(gy * share(b.data, a.data), ctx.edges[1]) if need_b else None
         return ga, gb
 
 
@@ -328,15 +336,15 @@ class Where(Function):
 
     @staticmethod
     def forward(ctx: Any, condition: Tensor, a: Any, b: Any) -> Any:
-        ctx.save(condition, a if isinstance(a, Tensor) else None, b if isinstance(b, Tensor) else None)
+        ctx.save(condition)
         return condition.device.xp.where(condition.data, _raw(a), _raw(b))
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        condition, a, b = ctx.saved
+        (condition,) = ctx.saved
         _, need_a, need_b = ctx.needs_input_grad
-        ga = _fit(where(condition, gy, 0.0), a) if need_a else None
-        gb = _fit(where(condition, 0.0, gy), b) if need_b else None
+        ga = _fit(where(condition, gy, 0.0), ctx.edges[1]) if need_a else None
+        gb = _fit(where(condition, 0.0, gy), ctx.edges[2]) if need_b else None
         return None, ga, gb
 
 
@@ -352,7 +360,10 @@ def add(a: Any, b: Any) -> Tensor:
 
 def sub(a: Any, b: Any) -> Tensor:
     """a - b."""
-    return Sub.apply(*pair_up("sub", a, b))
+    a, b = pair_up("sub", a, b)
+    if (a if isinstance(a, Tensor) else b).data.dtype.kind == "b":
+        raise DTypeError("sub: one side must hold numbers, got bool and bool; use ^ for exclusive or, or .long()")
+    return Sub.apply(a, b)
 
 
 def mul(a: Any, b: Any) -> Tensor:
@@ -368,7 +379,10 @@ def div(a: Any, b: Any) -> Tensor:
 
 def pow(a: Any, b: Any) -> Tensor:
     """a to the power b."""
-    return Pow.apply(*pair_up("pow", a, b))
+    a, b = pair_up("pow", a, b)
+    if (a if isinstance(a, Tensor) else b).data.dtype.kind == "b":
+        raise DTypeError("pow: one side must hold numbers, got bool and bool; use .long()")
+    return Pow.apply(a, b)
 
 
 def _as_float(x: Any) -> Any:
@@ -382,6 +396,8 @@ def _unary(function: type[Function], x: Any, keep_integers: bool = False) -> Ten
 
 def neg(x: Any) -> Tensor:
     """-x."""
+    if isinstance(x, Tensor) and x.dtype.kind == "b":
+        raise DTypeError("neg: the tensor must hold numbers, got bool; use ~x for not, or x.long()")
     return _unary(Neg, x, keep_integers=True)
 
 
@@ -417,7 +433,14 @@ def cos(x: Any) -> Tensor:
 
 def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Each element, no smaller than ``min`` and no larger than ``max`` (numbers or None)."""
-    low, high = (each.item() if isinstance(each, Tensor) else each for each in (min, max))
+    if min is None and max is None:
+        raise ArgumentError("clip: min or max must be a number, got None for both")
+    for bound in (min, max):
+        if isinstance(bound, Tensor) and (bound.requires_grad or bound.data.size != 1):
+            raise ArgumentError(
+                f"clip: min and max must be numbers, got a tensor of shape {bound.shape}; use gn.maximum and gn.minimum"
+            )
+    low, high = (each.item() if isinstance(each, Tensor | np.generic) else each for each in (min, max))
     if any(isinstance(bound, float) for bound in (low, high)):
         x = _as_float(x)
     return Clip.apply(x, low, high)
@@ -430,7 +453,13 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
         condition = Tensor(condition, device=None if like is None else like.device)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         a = Tensor(a, device=condition.device)
-    return Where.apply(condition.detach(), *pair_up("where", a, b))
+    a, b = pair_up("where", a, b)
+    shapes = [condition.shape, *(each.shape for each in (a, b) if isinstance(each, Tensor))]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(f"where: condition and values must broadcast, got {', '.join(map(str, shapes))}") from None
+    return Where.apply(condition.detach() if condition.requires_grad else condition, a, b)
 
 
 def maximum(a: Any, b: Any) -> Tensor:

@@ -3,14 +3,15 @@
 Under ``no_grad`` (or where no gradient is wanted) the array is overwritten and its version counted up, so that a
 backward which needs the old values says so. Where a gradient is wanted, the tensor's history moves on to the new op.
 Two cases cannot be made right and raise: a leaf that needs a gradient, and a tensor that shares memory with a
-differentiable view.
+view of it (or is one): the other's history would not know.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from gpunet.errors import GraphError, ShapeError
+from gpunet.errors import DTypeError, GraphError, ShapeError
 from gpunet.graph import Function, mode, version_of
+from gpunet.ops.elementwise import RANK
 from gpunet.ops.shape import Index, _key
 from gpunet.tensor import Tensor
 
@@ -23,7 +24,6 @@ class SetIndex(Function):
         ctx.key = key
         y = x.data.copy()
         y[key] = value.data if isinstance(value, Tensor) else value
-        ctx.value_shape = getattr(value, "shape", None)
         return y
 
     @staticmethod
@@ -32,10 +32,15 @@ class SetIndex(Function):
 
         need_x, need_value = ctx.needs_input_grad
         gx = SetIndex.apply(gy, 0.0, key=ctx.key) if need_x else None
-        return gx, sum_to(Index.apply(gy, key=ctx.key), ctx.value_shape) if need_value else None
+        if not need_value:
+            return gx, None
+        gvalue, shape = Index.apply(gy, key=ctx.key), ctx.edges[1][2][0]
+        extra = max(len(shape) - gvalue.ndim, 0)  # a value may have leading axes of size 1 more than its place
+        return gx, sum_to(gvalue, shape[extra:]).reshape(shape)
 
 
 def _need_changeable(op: str, x: Tensor, flows: bool) -> None:
+    """Raises where the change would go unseen by a gradient; ``flows`` says whether one is recorded here."""
     if not flows:
         return
     if x.requires_grad and x._node is None:
@@ -43,29 +48,58 @@ def _need_changeable(op: str, x: Tensor, flows: bool) -> None:
             f"{op}: a leaf that needs a gradient must not change in place, got shape {x.shape}; "
             "change it under gn.no_grad(), or use the form that is not in place"
         )
-    if version_of(x).viewed or (x._node is not None and x._node.view):
+    sharers = version_of(x).sharers
+    other = next((each for each in sharers.values() if each is not x), None) if sharers else None
+    if other is not None:  # the other tensor's history would not know of the change
         raise GraphError(
-            f"{op}: a tensor that shares memory with a differentiable view must not change in place while gradients are "
-            f"recorded, got shape {x.shape}; use the form that is not in place, or .clone() it first"
+            f"{op}: a tensor that shares memory with a view of it (or is one) must not change in place while gradients "
+            f"are recorded, got shape {x.shape} beside one of shape {other.shape}; use the form that is not in place, "
+            "index the whole tensor (x[i, j] = ..., not x[i][j] = ...), or .clone() first"
         )
 
 
 def _take_over(op: str, x: Tensor, new: Tensor) -> None:
     """``x`` gets the values and the history of ``new``."""
     if new.data.shape != x.data.shape:
-        raise ShapeError(f"{op}: the result must fit in place into {x.shape}, got {new.shape}; use the form that is not in place")
+        raise ShapeError(
+            f"{op}: the result must fit into {x.shape}, got {new.shape}; use the form that is not in place"
+        )
+    if RANK[new.dtype.kind] > RANK[x.dtype.kind]:
+        raise DTypeError(
+            f"{op}: the result must fit into {x.dtype}, got {new.dtype}; use the form that is not in place"
+        )
+    _need_writable(op, x)
     x.data[...] = new.data
     x._bump(op)
     if new.requires_grad:
-        x.requires_grad, x._node, x._index = True, new._node, new._index
+        new = new.to(x.dtype)
+        retained = x._edge and x._node.retained and x._node.retained.pop(x._edge[1], None)
+        x.requires_grad, x._edge = True, new._edge
+        if retained:
+            x.retain_grad()
+
+
+def _need_writable(op: str, x: Tensor) -> None:
+    if not getattr(x.data.flags, "writeable", True):
+        raise GraphError(
+            f"{op}: the tensor must own writable memory, got one of shape {x.shape} that is expanded or read-only; "
+            "use .clone() first"
+        )
 
 
 def update(op: str, x: Tensor, function: Callable[..., Tensor], *args: Any) -> Any:
     """``x`` becomes ``function(x, *args)`` in its own memory."""
     flows = mode.grad and (x.requires_grad or any(isinstance(arg, Tensor) and arg.requires_grad for arg in args))
     _need_changeable(op, x, flows)
-    _take_over(op, x, function(x, *args).to(x.dtype))
+    _take_over(op, x, function(_before(x) if flows else x, *args))
     return x
+
+
+def _before(x: Tensor) -> Tensor:
+    """``x`` as it is now, history included: what the op may keep for backward while ``x`` changes."""
+    out = Tensor._wrap(x.data.copy(), x.device)
+    out.requires_grad, out._edge = x.requires_grad, x._edge
+    return out
 
 
 def copy(x: Tensor, source: Any, op: str = "copy_") -> Any:
@@ -81,7 +115,7 @@ def copy(x: Tensor, source: Any, op: str = "copy_") -> Any:
         raise ShapeError(f"{op}: the source must broadcast to {x.shape}, got {source.shape}") from None
     _take_over(op, x, new)
     if flows and not new.requires_grad:
-        x.requires_grad, x._node, x._index = False, None, 0  # nothing of the old values is left to have a gradient
+        x.requires_grad, x._edge = False, None  # nothing of the old values is left to have a gradient
     return x
 
 
@@ -92,8 +126,10 @@ def set_index(x: Tensor, key: Any, value: Any) -> None:
     key = _key(x, key)
     try:
         if flows:
-            _take_over("setitem", x, SetIndex.apply(x, value.to(x.dtype) if isinstance(value, Tensor) else value, key=key))
+            value = value.to(x.dtype) if isinstance(value, Tensor) else value
+            _take_over("setitem", x, SetIndex.apply(x, value, key=key))
         else:
+            _need_writable("setitem", x)
             x.data[key] = value.data if isinstance(value, Tensor) else value
             x._bump("setitem")
     except (IndexError, ValueError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 from gpunet.dispatch import launch
 from gpunet.errors import ShapeError
 from gpunet.graph import Function
-from gpunet.ops.checks import need_float, need_ndim
+from gpunet.ops.checks import need_float, need_given, need_ndim
 from gpunet.ops.reduce import sum_to
 from gpunet.tensor import Tensor
 
@@ -85,6 +85,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         >>> (gn.ones(5, 1, 2, 3) @ gn.ones(4, 3, 2)).shape
         (5, 4, 2, 2)
     """
+    need_given("matmul", b=b)
     need_float("matmul", a=a, b=b)
     for name, tensor in (("a", a), ("b", b)):
         if tensor.ndim == 0:
@@ -152,6 +153,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> gn.functional.linear(x, weight, gn.tensor([0.5])).tolist()
         [[6.5], [6.5]]
     """
+    need_given("linear", weight=weight)
     need_float("linear", x=x, weight=weight, bias=bias)
     need_ndim("linear", "weight", weight, (2,), "(OUT, IN)")
     if x.ndim == 0:

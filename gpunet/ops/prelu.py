@@ -5,7 +5,7 @@ from typing import Any
 from gpunet.dispatch import launch
 from gpunet.errors import ShapeError
 from gpunet.graph import Function, GradFunction
-from gpunet.ops.checks import need_float
+from gpunet.ops.checks import need_float, need_given
 from gpunet.ops.elementwise import where
 from gpunet.tensor import Tensor
 
@@ -88,6 +88,7 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
         >>> F.prelu(gn.tensor([[-2.0, -2.0]]), gn.tensor([0.5, 0.25])).tolist()
         [[-1.0, -0.5]]
     """
+    need_given("prelu", weight=weight)
     need_float("prelu", x=x, weight=weight)
     channels = x.shape[1] if x.ndim > 1 else 1
     if weight.shape not in ((1,), (channels,)):

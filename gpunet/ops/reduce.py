@@ -65,8 +65,9 @@ class Extremum(Function):
     def forward(ctx: Any, x: Tensor, *, axes: tuple[int, ...], keepdim: bool, name: str) -> Any:
         y = getattr(x.data, name)(axes, keepdims=True)
         ctx.axes, ctx.kept = axes, y.shape
-        ctx.save(x, y if keepdim else y.reshape([s for a, s in enumerate(x.shape) if a not in axes]))
-        return ctx._saved[1].value
+        y = y if keepdim else y.reshape([size for axis, size in enumerate(x.shape) if axis not in axes])
+        ctx.save(x, y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -100,7 +101,7 @@ def mean(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
         raise DTypeError(f"mean: the tensor must be floating, got {x.dtype}; use .float()")
     axes = axes_of("mean", dim, x.ndim)
     count = int(np.prod([x.shape[axis] for axis in axes]))
-    return Sum.apply(x, axes=axes, keepdim=keepdim) * (1.0 / count if count else float("nan"))
+    return Sum.apply(x, axes=axes, keepdim=keepdim) / count
 
 
 def var(x: Tensor, dim: Any = None, correction: int = 1, keepdim: bool = False) -> Tensor:
@@ -109,15 +110,23 @@ def var(x: Tensor, dim: Any = None, correction: int = 1, keepdim: bool = False) 
     count = int(np.prod([x.shape[axis] for axis in axes]))
     away = x - mean(x, axes, keepdim=True)
     total = Sum.apply(away * away, axes=axes, keepdim=keepdim)
-    return total * (1.0 / (count - correction) if count > correction else float("nan"))
+    return total / builtins.max(count - correction, 0)
+
+
+def std(x: Tensor, dim: Any = None, correction: int = 1, keepdim: bool = False) -> Tensor:
+    """Square root of :func:`var`; where that is 0, so is the gradient."""
+    from gpunet.ops.elementwise import where
+
+    variance = var(x, dim, correction, keepdim)
+    flat = variance == 0
+    return where(flat, 0.0, where(flat, 1.0, variance).sqrt())
 
 
 def _extremum(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
     from gpunet.ops.shape import take_along
 
-    if x.data.size == 0:
-        raise ShapeError(f"{op}: the tensor must have an element, got shape {x.shape}")
     if dim is None:
+        _need_elements(op, x, None)
         return Extremum.apply(x, axes=tuple(range(x.ndim)), keepdim=False, name=op)
     position = _position(f"arg{op}", x, dim, keepdim=True)
     (axis,) = axes_of(op, dim, x.ndim)
@@ -141,21 +150,26 @@ def min(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return _extremum("min", x, dim, keepdim)
 
 
+def _need_elements(op: str, x: Tensor, dim: int | None) -> None:
+    if 0 in (x.shape if dim is None else x.shape[dim : dim + 1]):
+        where = "the tensor" if dim is None else f"axis {dim}"
+        raise ShapeError(f"{op}: {where} must have an element, got shape {x.shape}")
+
+
 def _position(name: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
-    if x.data.size == 0:
-        raise ShapeError(f"{name}: the tensor must have an element, got shape {x.shape}")
     axes = axes_of(name, dim, x.ndim)
+    _need_elements(name, x, axes[0] if dim is not None and axes else None)
     axis = axes[0] if dim is not None and axes else None
     return Tensor._wrap(getattr(x.data, name)(axis, keepdims=keepdim and axis is not None), x.device)
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Position of the largest element, flat or along an axis; the first of a tie, and the first NaN if there is one."""
+    """Position of the largest element, flat or along an axis; the first of a tie; the first NaN if there is one."""
     return _position("argmax", x, dim, keepdim)
 
 
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Position of the smallest element, flat or along an axis; the first of a tie, and the first NaN if there is one."""
+    """Position of the smallest element, flat or along an axis; the first of a tie; the first NaN if there is one."""
     return _position("argmin", x, dim, keepdim)
 
 

@@ -9,7 +9,7 @@ from gpunet.devices import Device
 from gpunet.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from gpunet.graph import Function
 from gpunet.ops.reduce import Expand
-from gpunet.tensor import Tensor
+from gpunet.tensor import Tensor, as_dtype
 
 
 class Reshape(Function):
@@ -50,6 +50,9 @@ class Index(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *, key: Any) -> Any:
         ctx.key, ctx.shape = key, x.shape
+        if _is_basic(key):  # the Ellipsis keeps a single element a view, where NumPy would hand out a number
+            parts = key if isinstance(key, tuple) else (key,)
+            return x.data[key if any(each is Ellipsis for each in parts) else (*parts, ...)]
         return x.data[key]
 
     @staticmethod
@@ -109,7 +112,8 @@ class Cast(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *, dtype: Any, device: Device) -> Any:
         ctx.dtype, ctx.device = x.dtype, x.device
-        return Tensor._wrap(device.asarray(x.data, dtype), device)
+        y = device.asarray(x.data, dtype)
+        return Tensor._wrap(y.copy() if y is x.data else y, device)  # cpu and sim could share memory
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
@@ -140,7 +144,7 @@ class TakeAlong(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         xp, shape = gy.device.xp, list(gy.shape)
         shape[ctx.axis] = ctx.size
-        key = [xp.arange(size).reshape([-1 if a == k else 1 for k in range(gy.ndim)]) for a, size in enumerate(gy.shape)]
+        key = [xp.arange(size).reshape(-1, *[1] * (gy.ndim - axis - 1)) for axis, size in enumerate(gy.shape)]
         key[ctx.axis] = ctx.position
         return IndexAdd.apply(gy, key=tuple(key), shape=tuple(shape))
 
@@ -160,7 +164,8 @@ def _resolve(op: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     known = int(np.prod([size for size in shape if size != -1]))
     free = shape.count(-1)
     total = x.numel()
-    if free > 1 or min(shape, default=0) < -1 or (free and (known == 0 or total % known)) or (not free and known != total):
+    fits = (known > 0 and total % known == 0) if free else known == total
+    if free > 1 or min(shape, default=0) < -1 or not fits:
         raise ShapeError(f"{op}: the new shape must hold {total} elements like {x.shape}, got {shape}")
     return tuple(total // known if size == -1 else size for size in shape)
 
@@ -290,10 +295,43 @@ def split(x: Tensor, sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Padded with ``value``; ``pad`` counts from the last axis: (left, right, top, bottom, ...). Negative widths cut."""
-    from gpunet.ops.checks import one_of
+    """A frame of ``value`` around the elements.
 
+    Args:
+        x: any shape and dtype.
+        pad: two widths for each axis, from the last axis on: (left, right, top, bottom, ...); an even number of them,
+            for at most all axes. A negative width cuts.
+        mode: "constant".
+        value: of the frame.
+
+    Returns:
+        Tensor with the size of each named axis grown by its two widths.
+
+    Raises:
+        ArgumentError: an odd number of widths, more than x has axes for, or another mode.
+        ShapeError: an axis would shrink below 0.
+
+    Precision:
+        Exact: elements are copied. Deterministic.
+
+    Kernels:
+        None: NumPy or CuPy copies.
+
+    Source:
+        The adjoint of a frame is the cut that takes it away.
+
+    Example:
+        >>> import gpunet as gn
+        >>> gn.pad(gn.ones(1, 2), (1, 0, 0, 1)).tolist()
+        [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    from gpunet.ops.checks import need_given, need_tensor, one_of
+
+    need_given("pad", x=x)
+    need_tensor("pad", x=x)
     one_of("pad", "mode", mode, ("constant",))
+    if not isinstance(pad, Sequence) or not all(isinstance(width, int | np.integer) for width in pad):
+        raise ArgumentError(f"pad: pad must be a sequence of integers (left, right, top, bottom, ...), got {pad!r}")
     widths = [int(width) for width in pad]
     if len(widths) % 2 or len(widths) > 2 * x.ndim:
         raise ArgumentError(f"pad: pad must hold two widths for each of at most {x.ndim} axes, got {tuple(pad)}")
@@ -304,13 +342,21 @@ def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.
 
 
 def _key(x: Tensor, key: Any) -> Any:
-    """Tensors inside an index become raw arrays, lists become arrays; checks rank and range of plain integers."""
-    parts = key if isinstance(key, tuple) else (key,)
-    raw = tuple(x.device.xp.asarray(each.data if isinstance(each, Tensor) else each) if isinstance(each, Tensor | list) else each for each in parts)
-    for each in raw:
-        if hasattr(each, "dtype") and each.dtype.kind not in "iub":
-            raise DTypeError(f"index: an index array must hold integers or bools, got {each.dtype}; use .long()")
+    """The index with raw arrays in place of tensors and lists."""
+    raw = tuple(_key_part(x, each) for each in (key if isinstance(key, tuple) else (key,)))
     return raw if isinstance(key, tuple) else raw[0]
+
+
+def _key_part(x: Tensor, part: Any) -> Any:
+    if isinstance(part, Tensor):
+        part = x.device.asarray(part.data)
+    elif isinstance(part, list):
+        part = x.device.asarray(part, None if part else np.int64)
+    if hasattr(part, "dtype") and part.dtype.kind not in "iub":
+        raise DTypeError(f"index: an index array must hold integers or bools, got {part.dtype}; use .long()")
+    if isinstance(part, float | str):
+        raise DTypeError(f"index: must be made of integers, slices, None, ... and arrays, got {part!r}")
+    return part
 
 
 def _is_basic(key: Any) -> bool:
@@ -334,12 +380,10 @@ def take_along(x: Tensor, position: Tensor, dim: int) -> Tensor:
 
 def to(x: Tensor, dtype: Any = None, device: Device | None = None) -> Tensor:
     """``x`` as another dtype and/or on another device; itself when nothing changes."""
-    dtype = x.data.dtype if dtype is None else np.dtype(dtype)
+    dtype = x.data.dtype if dtype is None else as_dtype("to", dtype)
     device = x.device if device is None else device
     if dtype == x.data.dtype and device is x.device:
         return x
-    if dtype.kind not in "fiub":
-        raise DTypeError(f"to: dtype must be floating, integer or bool, got {dtype}")
     return Cast.apply(x, dtype=dtype, device=device)
 
 

@@ -50,7 +50,7 @@ def work(entry: str, *arrays, output_size=(0, 0), input_size=(0, 0)) -> Work:
         return Work(N * C * visits, read, N * C * prod(output_size) * (x.dtype.itemsize + 8))
     if entry == "adaptive_max_pool2d.grad_x":
         return Work(prod(x.shape), read, array_bytes((N, C, *input_size), x.dtype))
-    # A gather reads one element of x for each output, not all of x.
+    # A gather reads one element of x for each output: not all of x, and none of it twice.
     index = arrays[1]
     picked = array_bytes(index.shape, x.dtype)
-    return Work(0, picked + array_bytes(index.shape, index.dtype), picked)
+    return Work(0, min(picked, array_bytes(x.shape, x.dtype)) + array_bytes(index.shape, index.dtype), picked)

@@ -63,7 +63,7 @@ def work(
         return Work(outputs * prod(kernel_size), read, outputs * (x.dtype.itemsize + index_bytes))
     if entry == "max_pool2d.grad_x":
         return Work(prod(x.shape), read, array_bytes((N, C, *input_size), x.dtype))
-    # A gather reads one element of x for each output, not all of x.
+    # A gather reads one element of x for each output: not all of x, and none of it twice.
     index = arrays[1]
     picked = array_bytes(index.shape, x.dtype)
-    return Work(0, picked + array_bytes(index.shape, index.dtype), picked)
+    return Work(0, min(picked, array_bytes(x.shape, x.dtype)) + array_bytes(index.shape, index.dtype), picked)

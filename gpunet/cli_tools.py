@@ -1,0 +1,69 @@
+"""What the commands share: kinds of arguments, and where output goes."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gpunet import devices
+from gpunet.errors import ArgumentError
+
+
+class UsageError(ArgumentError):
+    """Wrong usage that shows only after the arguments were parsed; exit status 2."""
+
+
+def device_name(text: str) -> str:
+    """The name of a device, whether it can be used here or not."""
+    kind, colon, number = text.partition(":")
+    if kind not in (*devices.KINDS, "auto") or (colon and not (kind == "cuda" and number.isdigit())):
+        raise argparse.ArgumentTypeError(f"must be one of auto, cpu, cuda, cuda:N, sim, got {text!r}")
+    return text
+
+
+def seed(text: str) -> int:
+    """An integer from 0 to 2**64 - 1."""
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**64:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**64 - 1, got {text!r}")
+    return int(text)
+
+
+def at_least(kind: type, low: float) -> Callable[[str], Any]:
+    """A reader of finite numbers of that kind, no smaller than ``low``."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value < float("inf"):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what} of at least {low}, got {text!r}")
+        return value
+
+    return read
+
+
+def console(quiet: bool = False) -> Any:
+    """A rich console, which honours NO_COLOR; one without a terminal is wide enough for the tables."""
+    from rich.console import Console
+
+    made = Console(highlight=False, quiet=quiet)
+    return made if made.is_terminal else Console(width=140, highlight=False, quiet=quiet)
+
+
+def silent(args: argparse.Namespace) -> bool:
+    """Whether nothing for people goes to the standard output: asked for, or JSON goes there."""
+    return args.quiet or args.json == "-"
+
+
+def write_json(args: argparse.Namespace, content: Any) -> None:
+    """Writes the result where ``--json`` says, if it was given."""
+    if args.json is None:
+        return
+    text = json.dumps(content, indent=1) + "\n"
+    if args.json == "-":
+        console().out(text, end="", highlight=False)
+    else:
+        Path(args.json).write_text(text, encoding="utf-8")

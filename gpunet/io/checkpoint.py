@@ -1,0 +1,228 @@
+"""Saving and loading a model with what its training needs to go on: optimiser, random state, and own values."""
+
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunet import random
+from gpunet.errors import ArgumentError, DataError, GpunetError
+from gpunet.io import container, tree
+from gpunet.io.container import AnyPath
+
+OPTIMIZER = "optimizer:"  # before the names of an optimiser's arrays; no parameter's name can hold a colon
+RECORD = "gpunet"  # name of the record: metadata key in safetensors
+RECORD_NPZ = "gpunet:record"  # and array of UTF-8 bytes in npz
+WHOLE = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+DTYPES = ["float16", "float32", "float64", "bool", *WHOLE]
+MAX_BYTES, MAX_INFLATION = 1 << 30, 4  # an npz file may unpack to the larger of these bytes and times its size
+DAMAGE = (EOFError, OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError)
+
+
+def save(path: AnyPath, model: Any, optimizer: Any = None, **metadata: Any) -> None:
+    """Writes the model to a safetensors file, with the optimiser's state, the random state and ``metadata``.
+
+    The file appears whole or not at all: it is written beside ``path``, brought to the disk, then moved over it. The
+    arrays go by the names of ``model.state_dict()``, so other readers of safetensors find the weights.
+
+    Args:
+        path: the file; its folder must exist.
+        model: a ``gn.nn.Module``, or a mapping of names to arrays or tensors.
+        optimizer: one of ``gn.optim``, whose ``state_dict()`` is kept; None keeps none.
+        metadata: numbers, text, lists, tuples, dictionaries or small arrays, such as ``epoch=5``.
+
+    Raises:
+        ArgumentError: a value that cannot be kept (a function, an object), or an array of another kind than numbers.
+        OSError: the disk is full or the folder is not there; what ``path`` held is then as it was.
+
+    Example:
+        >>> import tempfile, gpunet as gn
+        >>> model = gn.nn.Linear(2, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(f"{folder}/model.safetensors", model, epoch=3)
+        ...     load(f"{folder}/model.safetensors", gn.nn.Linear(2, 1))
+        {'epoch': 3}
+    """
+    import safetensors.numpy
+
+    arrays, text = _pack("save", model, optimizer, metadata)
+    data = safetensors.numpy.save(arrays, {"format": "np", RECORD: text})
+    container.atomically(path, lambda file: file.write(data))
+
+
+def load(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
+    """Reads a file of :func:`save` into ``model``, and into ``optimizer`` if given; returns the metadata.
+
+    With an optimiser the run goes on where it was: the random state is put back too. Without one the weights alone are
+    taken. A safetensors file of another program is read as weights, if names and shapes are those of the model.
+
+    Args:
+        path: the file.
+        model: a ``gn.nn.Module`` whose names and shapes are those of the file.
+        optimizer: one of ``gn.optim`` over that model's parameters, or None.
+
+    Returns:
+        The keywords that ``save`` was given; empty for a file of another program.
+
+    Raises:
+        DataError: the file is pickled or otherwise no safetensors file, is truncated or damaged, holds no optimiser
+            though one is asked for, or is of another model. Model, optimiser and random state are then unchanged.
+        FileNotFoundError: there is no such file.
+    """
+    file, arrays, text = _read("load", path, arrays=True)
+    return _unpack("load", file, arrays, text, model, optimizer)
+
+
+def load_metadata(path: AnyPath) -> dict[str, Any]:
+    """What :func:`save` was given as ``metadata``, without reading any array; empty for a file of another program.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError, FileNotFoundError: as in :func:`load`.
+    """
+    file, _, text = _read("load_metadata", path, arrays=False)
+    return {} if text is None else tree.decode(container.parse("load_metadata", file, text)["metadata"], {})
+
+
+def _read(op: str, path: AnyPath, arrays: bool) -> tuple[Path, dict[str, np.ndarray], str | None]:
+    """The file, its arrays (none unless asked for) and its record."""
+    import safetensors
+
+    file = container.need_file(op, path)
+    container.need_safetensors(op, file)
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            names = content.keys() if arrays else ()
+            return file, {name: content.get_tensor(name) for name in names}, (content.metadata() or {}).get(RECORD)
+    except (safetensors.SafetensorError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"{op}: {str(file)!r} must be an intact safetensors file, got: {error}; truncated?") from None
+
+
+def save_npz(path: AnyPath, model: Any, optimizer: Any = None, **metadata: Any) -> None:
+    """:func:`save` in NumPy's npz format: ``np.load(path)`` shows the arrays. Nothing is pickled.
+
+    Args:
+        path: the file; nothing is added to its name.
+        model: as in :func:`save`.
+        optimizer: as in :func:`save`.
+        metadata: as in :func:`save`.
+
+    Raises:
+        ArgumentError, OSError: as in :func:`save`.
+    """
+    arrays, text = _pack("save_npz", model, optimizer, metadata)
+    content: dict[str, Any] = {**arrays, RECORD_NPZ: np.frombuffer(text.encode(), np.uint8)}
+    container.atomically(path, lambda file: np.savez(file, allow_pickle=False, **content))
+
+
+def load_npz(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
+    """:func:`load` for a file of :func:`save_npz`, or for any npz file whose arrays have the model's names and shapes.
+
+    Args:
+        path: the file.
+        model: as in :func:`load`.
+        optimizer: as in :func:`load`.
+
+    Returns:
+        The keywords that ``save_npz`` was given; empty for a file of another program.
+
+    Raises:
+        DataError: as in :func:`load`; an array that holds Python objects is refused, never unpickled.
+        FileNotFoundError: there is no such file.
+    """
+    file = container.need_file("load_npz", path)
+    try:
+        archive = zipfile.ZipFile(file)
+    except DAMAGE as error:
+        with file.open("rb") as stream:
+            start = stream.read(8)
+        what = (None if start.startswith(b"PK") else container.foreign(start)) or f"a file that is none: {error}"
+        raise DataError(f"load_npz: {str(file)!r} must be an npz file, got {what}; truncated?") from None
+    with archive:
+        claimed, size = sum(member.file_size for member in archive.infolist()), file.stat().st_size
+        if claimed > max(MAX_BYTES, size * MAX_INFLATION):
+            raise DataError(f"load_npz: {str(file)!r}: {claimed} bytes claimed in a file of {size}; hostile")
+        arrays = {member.filename.removesuffix(".npy"): _member(file, archive, member) for member in archive.infolist()}
+    record = arrays.pop(RECORD_NPZ, None)
+    if record is not None and (record.dtype != np.uint8 or record.ndim != 1):
+        raise DataError(f"load_npz: {str(file)!r}: gpunet's record must be bytes, got {record.dtype} {record.shape}")
+    text = None if record is None else record.tobytes().decode("utf-8", "replace")
+    return _unpack("load_npz", file, arrays, text, model, optimizer)
+
+
+def _pack(op: str, model: Any, optimizer: Any, metadata: dict[str, Any]) -> tuple[dict[str, np.ndarray], str]:
+    """Everything as arrays by name, and the record that says what they are and holds the rest."""
+    named: dict[str, Any] = {}
+    state = model if isinstance(model, Mapping) else model.state_dict()
+    for name, value in state.items():
+        if not isinstance(name, str) or ":" in name:
+            raise ArgumentError(f"{op}: a name must be text without a colon, got {name!r}")
+        tree.encode(value if hasattr(value, "shape") else np.asarray(value), name, named)
+    record = {
+        "version": 1,
+        "metadata": tree.encode(metadata, "metadata"),
+        "random": tree.encode(random.get_state(), "random"),
+        "optimizer": None if optimizer is None else tree.encode(optimizer.state_dict(), OPTIMIZER, named),
+    }
+    for name, array in named.items():
+        if str(array.dtype.newbyteorder("=")) not in DTYPES:
+            raise ArgumentError(f"{op}: {name} must be numbers, got {array.dtype}; choices: {', '.join(DTYPES)}")
+    return {name: _plain(array) for name, array in named.items()}, json.dumps(record)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    # safetensors writes the memory of an array as it lies: a transposed or strided one would come back scrambled,
+    # without an error. (ascontiguousarray alone would turn a single number into an array of one.)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+def _unpack(
+    op: str, file: Path, arrays: dict[str, np.ndarray], text: str | None, model: Any, optimizer: Any
+) -> dict[str, Any]:
+    record = container.parse(op, file, text) if text is not None else {}
+    weights = {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
+    saved = record.get("optimizer")
+    if optimizer is not None and saved is None:
+        raise DataError(f"{op}: {str(file)!r} must hold an optimiser's state, got weights alone; pass no optimizer")
+    before = random.get_state()
+    old = None if optimizer is None else optimizer.state_dict()
+    try:
+        metadata = tree.decode(record.get("metadata", {}), {})
+        if optimizer is not None:
+            random.set_state(tree.decode(record.get("random"), {}))
+            optimizer.load_state_dict(tree.decode(saved, arrays))
+        model.load_state_dict(weights)
+    except (GpunetError, ValueError, TypeError, KeyError, AttributeError) as error:
+        random.set_state(before)
+        if optimizer is not None:
+            optimizer.load_state_dict(old)
+        raise DataError(f"{op}: {str(file)!r} must be of this model and optimiser, got: {error}") from error
+    return metadata
+
+
+def _member(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an npz file, its header held against the size of its entry."""
+    where = f"load_npz: {str(file)!r}, {info.filename[:80]!r}"
+    try:
+        with archive.open(info) as stream:
+            if np.lib.format.read_magic(stream) != (1, 0):
+                raise ValueError("it is not of npy version 1.0")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            if dtype.hasobject or str(dtype.newbyteorder("=")) not in DTYPES:
+                raise ValueError(f"dtype {dtype}, where only numbers are read and nothing is unpickled")
+            size = math.prod(shape) * dtype.itemsize
+            if size != info.file_size - stream.tell():
+                raise ValueError(f"shape {shape} of {dtype} in {info.file_size - stream.tell()} bytes")
+            data = stream.read()  # never more than file_size; reading to the end compares the checksum
+            if len(data) != size:
+                raise ValueError(f"{len(data)} bytes of {size}")
+            return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if fortran else "C")
+    except DAMAGE as error:
+        raise DataError(f"{where}: must be an intact array of numbers, got: {error}") from None

@@ -1,0 +1,278 @@
+"""What a run writes down: plain records, the report that holds them, and its file.
+
+Every record becomes a dictionary of numbers, strings and lists. A number that is not finite is written as null, since
+JSON has no word for it. Fields may join within a version; a field that changes its meaning raises VERSION.
+"""
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpunet.errors import DataError
+
+FORMAT = "gpunet-report"
+VERSION = 1
+
+T = TypeVar("T")
+
+
+@dataclass
+class Proof:
+    """Whether one kernel does what the definition does, on one case."""
+
+    op: str
+    """The op whose suite the case comes from."""
+    entry: str
+    """The entry, with the flags that tell two calls of one case apart."""
+    phase: str
+    """"forward", "backward", "second" (of a second derivative), or "gradient" for the definition's own check."""
+    device: str
+    backend: str
+    variant: str
+    place: str
+    """``file.py:line`` of the launcher."""
+    dtype: str
+    size: str
+    """The size's name in the suite."""
+    status: str
+    """"passed"; "failed"; "refused" when the kernel says that it does not take the arguments; "untested"."""
+    reason: str = ""
+    """Why it failed or refused; empty when it passed."""
+    reached: float | None = None
+    """Largest error relative to the largest value of the definition, of the output that is worst for its bound."""
+    allowed: float | None = None
+    """The bound of that output."""
+    deterministic: bool | None = None
+    """Whether repeats gave the same bits; None where it was not looked at."""
+
+
+@dataclass
+class Timing:
+    """What the clock said about repeated calls; seconds a call."""
+
+    median: float
+    p25: float
+    p75: float
+    low: float
+    """Lower end of the 95 % interval of the median."""
+    high: float
+    """Upper end of it."""
+    minimum: float
+    maximum: float
+    n: int
+    """Samples; none is ever left out."""
+    inner: int
+    """Calls in a sample; above 1 where one call is too short for the clock."""
+    first_call: float
+    """The very first call, compilation included; no sample."""
+    noise: float
+    """Distance of the quartiles over the median."""
+    buffers: int
+    """Copies of the inputs that the calls took in turn."""
+    cache: str
+    """"cold": the copies exceed twice the last-level cache; "hot": they do not."""
+    stopped: str
+    """What ended the measuring: "noise" small enough, or "time" spent."""
+
+
+@dataclass
+class Row:
+    """One kernel, proved and timed on one size."""
+
+    op: str
+    entry: str
+    phase: str
+    device: str
+    backend: str
+    variant: str
+    place: str
+    dtype: str
+    size: str
+    origin: str
+    tier: str
+    shapes: list[list[int]]
+    params: dict[str, Any]
+    proof: str
+    """"passed", before and after the timing; a row without it is not written."""
+    reached: float | None
+    allowed: float | None
+    time: Timing
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    gflops: float
+    """Billions of operations a second: the definition's count over the median."""
+    gbytes: float
+    """Billions of bytes a second that must be moved, over the median."""
+    roof_percent: float
+    """Least possible time over the median, in percent."""
+    bound: str
+    """"compute" or "memory": which roof is nearer."""
+    impossible: bool
+    """Faster than any roof measured in this run by more than noise."""
+
+
+@dataclass
+class Roof:
+    """What a device can do at best, measured in this run."""
+
+    device: str
+    dtype: str
+    flops: float
+    """Multiplications and additions a second, from a matrix product of the vendor's library."""
+    memory: float
+    """Bytes a second, read and written, of arrays beyond every cache."""
+    cache: float
+    """Bytes a second of arrays within a cache, on all cores."""
+    probes: int
+    """How often it was measured; the best counts."""
+
+
+@dataclass
+class Curve:
+    """One training run."""
+
+    lane: str
+    """Device, and the backend where it was asked for by name."""
+    device: str
+    kernels: list[str]
+    """Which kernels ran in the first step."""
+    losses: list[float]
+    """Loss of every step."""
+    accuracy: float
+    """Share of the test images named rightly, 0 to 1."""
+    epochs: float
+    """Passes over the training images, with the part of the last one."""
+    batch_size: int
+    train_images: int
+    test_images: int
+    seconds_per_epoch: float
+    images_per_second: float
+    stopped: str
+    """Empty when every epoch ran, else what ended it early."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Test images with "image" (PNG in base64), "true" and "predicted"."""
+
+
+@dataclass
+class Agreement:
+    """How far two training runs from the same weights and batches drift apart."""
+
+    first: str
+    second: str
+    steps: int
+    early: float
+    """Largest relative difference of the loss in the first ten steps."""
+    overall: float
+    """Largest relative difference in all steps."""
+
+
+@dataclass
+class Report:
+    """Everything a run found. ``write`` and ``read`` are its file; ``failed`` is its verdict."""
+
+    environment: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+    """False while the run is under way, and for one that was interrupted."""
+    roofs: list[Roof] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    training: list[Curve] = field(default_factory=list)
+    agreement: list[Agreement] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was left out or stopped early, and why."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each part took."""
+
+    @property
+    def failed(self) -> list[str]:
+        """One line for each proof that failed and each impossible row; empty when all is well."""
+        wrong = [f"{_who(each)}: {each.reason}" for each in self.proofs if each.status in ("failed", "untested")]
+        fast = [
+            f"{_who(each)}: impossible, {each.roof_percent:.0f} % of the roof" for each in self.rows if each.impossible
+        ]
+        return wrong + fast
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON knows it."""
+        return {"format": FORMAT, "version": VERSION, "failed": self.failed, **_plain(asdict(self))}
+
+    def write(self, path: Path) -> None:
+        """Writes the report in one move: whoever reads the file finds a whole one, whenever the run ends."""
+        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def _who(row: Proof | Row) -> str:
+    case = " ".join(part for part in (row.op, row.size, row.dtype) if part)
+    return f"{row.entry}/{row.backend}/{row.variant} on {row.device}, {case}"
+
+
+def read(path: str | Path) -> Report:
+    """The report in a file that :meth:`Report.write` wrote.
+
+    Raises:
+        DataError: not such a file, or one of a later version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"report: {str(path)!r} must be JSON, got {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"report: {str(path)!r} must be a file of `gpunet compare`, got one without format {FORMAT!r}")
+    version = content.get("version")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise DataError(
+            f"report: {str(path)!r} must have a version from 1 to {VERSION}, got {version!r}; update gpunet"
+        )
+    try:
+        return _report(content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"report: {str(path)!r} lacks what version {version} has: {error}") from error
+
+
+def _report(content: dict[str, Any]) -> Report:
+    rows = [Row(**{**_known(Row, each), "time": _make(Timing, each["time"])}) for each in content["rows"]]
+    lists: dict[str, type] = {"roofs": Roof, "proofs": Proof, "training": Curve, "agreement": Agreement}
+    made = {name: [_make(kind, each) for each in content[name]] for name, kind in lists.items()}
+    return Report(**{**_known(Report, content), "rows": rows, **made})
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _make(kind: type[T], values: dict[str, Any]) -> T:
+    return kind(**_known(kind, values))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file by way of a temporary one beside it and a rename, which is one step for any reader."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """The same with what JSON lacks replaced: numbers that are not finite, tuples, NumPy scalars."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -1,0 +1,162 @@
+"""What a run prints at its end: one table of times, then what was proved, trained and left out, and the verdict."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from gpunet.measure.rows import Curve, Proof, Report, Row
+
+
+def seconds_text(value: float | None) -> str:
+    """Seconds in the unit that suits them, three digits."""
+    if value is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def lane_of(row: Row | Proof) -> str:
+    """Device and backend of a row."""
+    return f"{row.device} {row.backend}"
+
+
+def lanes(rows: Sequence[Row | Proof]) -> list[str]:
+    """The lanes of some rows, in the order they appear."""
+    return list(dict.fromkeys(lane_of(each) for each in rows))
+
+
+def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], list[Row]]:
+    """Rows by what they compute: (op, size, dtype, phase, entry)."""
+    groups: dict[tuple[str, str, str, str, str], list[Row]] = {}
+    for each in rows:
+        groups.setdefault((each.op, each.size, each.dtype, each.phase, each.entry), []).append(each)
+    return groups
+
+
+def show(screen: Any, report: Report) -> None:
+    """Prints what a run found."""
+    if report.rows:
+        screen.print(times(report.rows))
+    for line in proof_lines(report.proofs):
+        screen.print(line, markup=False)
+    for each in report.training:
+        screen.print(curve_line(each), markup=False)
+    for each in report.agreement:
+        screen.print(
+            f"losses of {each.first} and {each.second}: apart by {each.early:.1e} in the first ten steps, "
+            f"{each.overall:.1e} in all {each.steps}"
+        )
+    for line in absent_lines(report.environment):
+        screen.print(line, markup=False, style="dim")
+    for note in report.notes:
+        screen.print(f"note: {note}", markup=False, style="dim")
+    for line in report.failed:
+        screen.print(f"FAILED {line}", markup=False, style="bold red")
+    screen.print(verdict(report), markup=False, style="bold red" if report.failed else "bold green")
+
+
+def absent_lines(environment: dict[str, Any]) -> list[str]:
+    """Why the other backends took no part, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for place in environment.get("devices", []):
+        for each in place["backends"]:
+            if not each["runs"]:
+                reasons.setdefault(f"cannot run: {each['reason']}", []).append(f"{place['name']} {each['name']}")
+            elif not each["kernels"]:
+                told = "can run, and this version has no kernels for it"
+                reasons.setdefault(told, []).append(f"{place['name']} {each['name']}")
+    return [f"{', '.join(names)} {reason}" for reason, names in reasons.items()]
+
+
+def times(rows: Sequence[Row]) -> Any:
+    """The table of times: a line for what is computed, a column for each lane."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = lanes(rows)
+    table = Table(title="median time of a call, with half the distance of its 95 % interval", title_justify="left")
+    for name in ("op", "size", "entry"):
+        table.add_column(name, overflow="fold")
+    for name in (*columns, "GFLOP/s", "GB/s", "% of roof"):
+        table.add_column(name, justify="right")
+    last = ("", "")
+    for (op, size, dtype, *_), group in grouped(rows).items():
+        best = {lane: min((r for r in group if lane_of(r) == lane), key=_median, default=None) for lane in columns}
+        fastest = min(group, key=_median)
+        name = size if dtype == "float32" else f"{size} {dtype}"
+        shown = ("" if last[0] == op else op, "" if last == (op, name) else name)
+        last = (op, name)
+        rates = (f"{fastest.gflops:.3g}", f"{fastest.gbytes:.3g}", roof_text(fastest))
+        table.add_row(*shown, escape(short_entry(fastest)), *(time_text(each) for each in best.values()), *rates)
+    return table
+
+
+def _median(row: Row) -> float:
+    return row.time.median
+
+
+def short_entry(row: Row) -> str:
+    """The entry without the op's name in front; an op's own forward entry at work in backward is called so."""
+    name = row.entry.removeprefix(f"{row.op}.")
+    return name.replace("forward", "backward", 1) if row.phase == "backward" and name.startswith("forward") else name
+
+
+def time_text(row: Row | None) -> str:
+    """Median and half the width of its interval."""
+    if row is None:
+        return "-"
+    half = 50 * (row.time.high - row.time.low) / (row.time.median or 1.0)
+    return f"{seconds_text(row.time.median)} ±{half:.0f}%"
+
+
+def roof_text(row: Row) -> str:
+    """Percent of the roof, and which roof."""
+    return f"{row.roof_percent:.0f} {row.bound}" + (" IMPOSSIBLE" if row.impossible else "")
+
+
+def proof_counts(proofs: Sequence[Proof]) -> dict[str, Counter[str]]:
+    """Lane -> status -> how many; the checks of the definition's gradients have a lane of their own."""
+    counts: dict[str, Counter[str]] = {}
+    for each in proofs:
+        lane = "gradients by central differences" if each.phase == "gradient" else lane_of(each)
+        counts.setdefault(lane, Counter())[each.status] += 1
+    return counts
+
+
+def proof_lines(proofs: Sequence[Proof]) -> list[str]:
+    """One line a lane: how many proofs, how many passed."""
+    lines = []
+    for lane, counts in proof_counts(proofs).items():
+        rest = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "passed")
+        lines.append(f"proofs, {lane}: {counts['passed']} passed" + (f", {rest}" if rest else ""))
+    return lines
+
+
+def curve_line(curve: Curve) -> str:
+    """One training run in a line."""
+    if not curve.losses:
+        return f"training, {curve.lane}: no step was made"
+    ended = f"; ended early: {curve.stopped}" if curve.stopped else ""
+    first, last = curve.losses[0], curve.losses[-1]
+    return (
+        f"training, {curve.lane}: {curve.epochs:.2g} epochs of {curve.train_images} images, "
+        f"{curve.images_per_second:.0f} images/s, {curve.seconds_per_epoch:.3g} s an epoch, loss {_loss(first)} to "
+        f"{_loss(last)}, {100 * (curve.accuracy or 0):.1f} % of {curve.test_images} test images right{ended}"
+    )
+
+
+def _loss(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.3f}"
+
+
+def verdict(report: Report) -> str:
+    """The run in one sentence."""
+    passed = sum(each.status == "passed" for each in report.proofs)
+    done = f"{passed} proofs passed, {len(report.rows)} rows timed"
+    if report.failed:
+        return f"{done}; {len(report.failed)} failed"
+    if not report.complete:
+        return f"{done}; the run was interrupted"
+    return f"{done}; none failed, none is impossible"

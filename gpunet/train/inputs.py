@@ -1,0 +1,98 @@
+"""Checking and preparing what is given to fit, evaluate and predict."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpunet import devices, nn
+from gpunet.devices import Device
+from gpunet.errors import ArgumentError, DTypeError, ShapeError
+from gpunet.tensor import Tensor
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def whole(op: str, name: str, value: Any, low: int) -> int:
+    """``value`` as an integer of at least ``low``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if number < low or isinstance(value, bool):
+        raise ArgumentError(f"{op}: {name} must be a whole number of at least {low}, got {value!r}")
+    return number
+
+
+def host(data: Any) -> np.ndarray:
+    """A tensor, NumPy or CuPy array, or nested list as a NumPy array."""
+    if isinstance(data, Tensor):
+        return data.device.to_host(data.data)
+    return np.asarray(data.get() if type(data).__module__.partition(".")[0] == "cupy" else data)
+
+
+def samples(op: str, model: Any, x: Any) -> np.ndarray:
+    """``x`` as a NumPy array of floats whose shape the model's first layer can take."""
+    x = host(x)
+    if x.dtype.kind != "f":
+        remedy = "images of bytes: x.astype('float32') / 255" if x.dtype == np.uint8 else "x.astype('float32')"
+        raise DTypeError(f"{op}: x must be floating, got {x.dtype}; for {remedy}")
+    if x.ndim < 1:
+        raise ShapeError(f"{op}: x must have an axis of samples, got a single number")
+    layer = first_layer(model)
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        _need_images(op, x, type(layer).__name__, layer.in_channels)
+    return x
+
+
+def first_layer(model: Any) -> Any:
+    """The first module with parameters of its own, in order of definition; None when there is none."""
+    for module in model.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            return module
+    return None
+
+
+def _need_images(op: str, x: np.ndarray, layer: str, channels: int) -> None:
+    if x.ndim != 4:
+        remedy = "; add the axis of channels: x[:, None]" if x.ndim == 3 and channels == 1 else ""
+        need = f"x must have 4 axes (N, C, H, W) for a model that begins with {layer}"
+        raise ShapeError(f"{op}: {need}, got {x.ndim} in shape {x.shape}{remedy}")
+    if x.shape[1] != channels:
+        last = x.shape[3] == channels
+        remedy = "; the channels stand last: x.transpose(0, 3, 1, 2)" if last else ""
+        need = f"x must have the {channels} channels of the model's first {layer} on axis 1"
+        raise ShapeError(f"{op}: {need}, got {x.shape[1]} in shape {x.shape}{remedy}")
+
+
+def pair(op: str, model: Any, x: Any, y: Any) -> Pair:
+    """Samples and as many targets, at least one."""
+    x, y = samples(op, model, x), host(y)
+    if y.ndim < 1 or len(x) != len(y):
+        raise ShapeError(f"{op}: y must have one target for each sample of x, got x {x.shape} and y {y.shape}")
+    if not len(x):
+        raise ArgumentError(f"{op}: x must hold at least one sample, got shape {x.shape}")
+    if y.dtype.kind not in "fiub":
+        raise DTypeError(f"{op}: y must be integers or floats, got {y.dtype}")
+    return x, y
+
+
+def split_off(x: np.ndarray, y: np.ndarray, share: float) -> tuple[Pair, Pair]:
+    """The samples without their last ``share``, and those."""
+    count = len(x) - int(len(x) * share)
+    if not 0 < count < len(x):
+        got = f"validation_split={share:g} of {len(x)} samples"
+        raise ArgumentError(f"fit: both parts must hold at least one sample, got {got}; use more samples")
+    return (x[:count], y[:count]), (x[count:], y[count:])
+
+
+def place(model: Any) -> tuple[Device, np.dtype[Any]]:
+    """Device and dtype of the model's parameters; the default device and float32 when it has none."""
+    for parameter in model.parameters():
+        return parameter.device, parameter.dtype
+    return devices.device(), np.dtype(np.float32)
+
+
+def to_tensor(array: np.ndarray, device: Device, dtype: np.dtype[Any]) -> Tensor:
+    """A batch on the model's device: floats in the model's dtype, labels as int64."""
+    return Tensor._wrap(device.asarray(array, dtype if array.dtype.kind == "f" else np.dtype(np.int64)), device)
