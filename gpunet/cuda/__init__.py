@@ -51,6 +51,29 @@ def why_no_numba_sim() -> str:
     return "this version holds no Numba-CUDA kernels; backend 'cupy' runs on `sim`"
 
 
+def load(name: str, **options: Any) -> Any:
+    """The CUDA C++ kernels of an op, to be launched on CuPy or NumPy arrays; see :func:`gpunet.cuda.launch.load`."""
+    from gpunet.cuda import launch
+
+    return launch.load(name, **options)
+
+
+def fresh(array: Any) -> Any:
+    """``array``, known from here on as written by nobody: on ``sim`` a kernel that reads it first is refused."""
+    if type(array).__module__.partition(".")[0] == "numpy":
+        from gpunet.cuda import emulator
+
+        emulator.mark(array)
+    return array
+
+
+def address(array: Any) -> int:
+    """Where an array begins on its device, for the question whether wide loads are aligned."""
+    from gpunet.cuda import guard
+
+    return guard.address(array)
+
+
 def cupy() -> Any:
     """The module ``cupy``.
 

@@ -34,10 +34,8 @@ _VECTORS = {
 #: type in a kernel's parameter list -> NumPy code of its scalar, and how many of them it holds
 TYPES = {**_FLOATS, **{name: (code, 1) for name, code in _INTEGERS.items()}, **_VECTORS}
 
-_KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+(?:void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?'
-    r"|__launch_bounds__\s*\([^)]*\)\s*void\s+)(\w+)\s*\(([^)]*)\)"
-)
+_BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
+_KERNEL = re.compile(rf'extern\s+"C"\s+{_BOUNDS}__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(([^)]*)\)')
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 

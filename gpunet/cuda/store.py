@@ -34,7 +34,7 @@ def key(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def keep(path: Path, make: Callable[[Path], None]) -> Path:
+def keep(path: Path, make: Callable[[Path], object]) -> Path:
     """``path``, made by ``make(temporary)`` and moved into place if it is not there yet.
 
     Two processes may make the same file at once: each writes its own temporary file, and a rename is atomic.

@@ -82,7 +82,9 @@ def prepared(source: Source) -> str:
     """The text that is compiled: the file's own, line for line, and one line a kernel that makes it callable."""
     text = _DYNAMIC.sub(r"\2* const \4 = static_cast<\2*>(cuda_emulator_dynamic_shared());", source.text)
     calls = "\n".join(f"GPUNET_KERNEL({name})" for name in source.signatures)
-    return f'#line 1 "{source.path.name}"\n{text}\n{calls}\n'
+    # Constants come after the emulator's own header, which may use their names for something else.
+    constants = "\n".join(f"#define {name} {value}" for name, value in source.defines.items())
+    return f'{constants}\n#line 1 "{source.path.name}"\n{text}\n{calls}\n'
 
 
 def dynamic_at_file_scope(source: Source) -> bool:
@@ -104,9 +106,8 @@ def build(source: Source, arch: int) -> Path:
         raise CompileError(
             f"emulator: {source.path.name}: `extern __shared__` must be declared inside the kernel that uses it"
         )
-    defines = [f"-D{name}={value}" for name, value in source.defines.items()]
     special = _ONLY_GCC if Path(path).name.startswith("g++") else _ONLY_CLANG
-    flags = [*_BASE, *_WATCHED, *special, f"-DGPUNET_EMULATOR_ARCH={arch}", *defines]
+    flags = [*_BASE, *_WATCHED, *special, f"-DGPUNET_EMULATOR_ARCH={arch}"]
     text = prepared(source)
     headers = [(HERE / name).read_text() for name in HEADERS]
     name = store.key(version, flags, text, sorted(source.included.items()), *headers, runtime().name)

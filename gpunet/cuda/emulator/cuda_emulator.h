@@ -254,11 +254,14 @@ template <class... P, std::size_t... I>
 __attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_cvref_t<P>*>(arguments[I])...);
 }
+template <class... P>
+__attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(P...), void** arguments) {
+    call(kernel, arguments, std::index_sequence_for<P...>());
+}
 }  // namespace cuda_emulator
 
 #define GPUNET_KERNEL(name)                                                                                           \
     extern "C" __attribute__((visibility("default"), no_sanitize("thread"))) void cuda_emulator_call_##name(          \
         void** arguments) {                                                                                           \
-        auto in_order = []<class... P>(void (*)(P...)) { return std::index_sequence_for<P...>(); }(&name);            \
-        cuda_emulator::call(&name, arguments, in_order);                                                              \
+        cuda_emulator::call(&name, arguments);                                                                        \
     }

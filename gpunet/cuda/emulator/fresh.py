@@ -5,14 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.cuda.guard import owner
+
 _fresh: dict[int, tuple[Any, np.ndarray]] = {}  # id of the array that owns the memory -> (weak reference, byte mask)
-
-
-def owner(array: np.ndarray) -> np.ndarray:
-    """The array whose memory ``array`` is a view of."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
 
 
 def mark(array: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.cuda import guard
 from gpunet.cuda.emulator import build, fresh, report
 from gpunet.cuda.emulator.native import Buffer, Index, Launch, Library
 from gpunet.cuda.emulator.report import Segment
@@ -25,9 +26,6 @@ MOST_BLOCKS = 1 << 24  # of one launch here: beyond, it would run for hours
 #: compute capability times 100 -> largest shared memory of a block in bytes
 SHARED_LIMIT = {750: 65536, 800: 166912, 860: 101376, 870: 166912, 890: 101376, 900: 232448, 1000: 232448, 1200: 101376}
 STATIC_LIMIT = 49152
-BLOCK_LIMIT = (1024, 1024, 64)
-GRID_LIMIT = (2**31 - 1, 65535, 65535)
-THREADS_LIMIT = 1024
 
 
 @dataclass
@@ -71,13 +69,13 @@ def _need_limits(
             f"{signature.name}: launch: {must}, got {got}", "launch", signature.name, (None, signature.line)
         )
 
-    if int(np.prod(block)) > THREADS_LIMIT or any(n > most for n, most in zip(block, BLOCK_LIMIT)):
+    if int(np.prod(block)) > guard.THREADS_LIMIT or any(n > most for n, most in zip(block, guard.BLOCK_LIMIT)):
         refuse(
-            f"a block may have {THREADS_LIMIT} threads and at most {BLOCK_LIMIT}",
+            f"a block may have {guard.THREADS_LIMIT} threads and at most {guard.BLOCK_LIMIT}",
             f"{tuple(block)}, {np.prod(block)} threads",
         )
-    if any(n > most for n, most in zip(grid, GRID_LIMIT)):
-        refuse(f"a grid may have at most {GRID_LIMIT} blocks", tuple(grid))
+    if any(n > most for n, most in zip(grid, guard.GRID_LIMIT)):
+        refuse(f"a grid may have at most {guard.GRID_LIMIT} blocks", tuple(grid))
     if int(np.prod(grid, dtype=np.int64)) > MOST_BLOCKS:
         refuse(f"the emulator takes at most {MOST_BLOCKS} blocks", tuple(grid))
     if static > STATIC_LIMIT:
@@ -116,7 +114,7 @@ class _Arena:
         for span in spans:
             low, high = _address(span[0][2]), max(_address(a) + a.nbytes for _, _, a in span)
             # NumPy aligns less than a GPU: an array of its own counts as aligned, a view by its offset in its owner.
-            shift = (low - _address(fresh.owner(span[0][2]))) % 256
+            shift = (low - _address(guard.owner(span[0][2]))) % 256
             begin = top + (-top) % 256 + shift
             inside = [(k, p, _address(a) - low, a.nbytes) for k, p, a in span]
             self.segments.append(Segment(begin, high - low, inside))
