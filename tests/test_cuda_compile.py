@@ -1,5 +1,6 @@
 """The CUDA C++ files compile for every listed architecture, and what the compiler says is understood."""
 
+import os
 import subprocess
 import sys
 from itertools import product
@@ -121,7 +122,7 @@ def test_two_processes_may_compile_one_file(tmp_path):
         "import numpy as np; from gpunet.cuda import launch; x = np.ones(5, np.float32); y = np.zeros(5, np.float32);"
         "launch.load('relu', real='float').relu_forward_plain((1,), (32,), (y, x, 5)); print(int(y.sum()))"
     )
-    environment = {**__import__("os").environ, "GPUNET_CACHE": str(tmp_path)}
+    environment = {**os.environ, "GPUNET_CACHE": str(tmp_path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
@@ -204,3 +205,7 @@ def test_what_a_gpu_would_be_handed(monkeypatch):
     assert (second, more) == (65536, 65536)
     with pytest.raises(KernelError, match="on sim, argument 1 'x' on cuda:0"):
         module.relu_forward_plain((1,), (32,), (floats(8), x, 8))
+    few = nvrtc.Resources(registers=128)
+    monkeypatch.setitem(module.cubin("sm_90").kernels, "relu_forward_plain", few)
+    with pytest.raises(KernelError, match="takes 128 registers a thread, so a block may have 512 threads, got 1024"):
+        module.relu_forward_plain((1,), (1024,), (y, x, 8))

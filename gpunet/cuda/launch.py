@@ -27,6 +27,7 @@ class Module:
         self.source = source.Source(source.find(path), defines)
         self.fma, self.specific = fma, specific
         self._programs: dict[int, emulator.Program] = {}
+        self._cubins: dict[str, nvrtc.Cubin] = {}
         self._modules: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> "Kernel":
@@ -45,13 +46,20 @@ class Module:
             self._programs[arch] = emulator.program(self.source)
         return self._programs[arch]
 
-    def raw_module(self) -> Any:
-        """The file as CuPy's RawModule, for the current GPU."""
-        capability = cuda.cupy().cuda.Device().compute_capability
-        arch = f"sm_{capability}{'a' if self.specific else ''}"
+    def cubin(self, arch: str) -> nvrtc.Cubin:
+        """The file as machine code."""
+        if arch not in self._cubins:
+            self._cubins[arch] = nvrtc.compile_cubin(self.source, arch, self.fma)
+        return self._cubins[arch]
+
+    def gpu_arch(self) -> str:
+        """What to compile for on the current GPU."""
+        return f"sm_{cuda.cupy().cuda.Device().compute_capability}{'a' if self.specific else ''}"
+
+    def raw_module(self, arch: str) -> Any:
+        """The file as CuPy's RawModule."""
         if arch not in self._modules:
-            cubin = nvrtc.compile_cubin(self.source, arch, self.fma)
-            self._modules[arch] = cuda.cupy().RawModule(path=str(cubin.path))
+            self._modules[arch] = cuda.cupy().RawModule(path=str(self.cubin(arch).path))
         return self._modules[arch]
 
 
@@ -102,13 +110,21 @@ class Kernel:
             emulator.launch(self.module.program(), self.name, grid, block, values, shared)
             return
         with array.device:
-            self._function(shared)(grid, block, tuple(values), shared_mem=shared)
+            self._function(block, shared)(grid, block, tuple(values), shared_mem=shared)
 
-    def _function(self, shared: int) -> Any:
-        module = self.module.raw_module()
-        function = self._functions.get(module)
+    def _function(self, block: tuple[int, int, int], shared: int) -> Any:
+        """CuPy's function for the current GPU, once the block is known to fit its registers."""
+        arch = self.module.gpu_arch()
+        resources = self.module.cubin(arch).kernels.get(self.name)
+        threads = block[0] * block[1] * block[2]
+        if resources is not None and threads > resources.most_threads:
+            must = (
+                f"takes {resources.registers} registers a thread, so a block may have {resources.most_threads} threads"
+            )
+            raise KernelError(f"{self.name}: {must}, got {threads}; use a smaller block, or __launch_bounds__")
+        function = self._functions.get(arch)
         if function is None:
-            function = self._functions[module] = module.get_function(self.name)
+            function = self._functions[arch] = self.module.raw_module(arch).get_function(self.name)
         if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
         return function

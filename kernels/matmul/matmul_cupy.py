@@ -1,4 +1,4 @@
-"""matmul in CUDA C++: launchers of matmul.cu."""
+"""matmul on CUDA C++: launchers of matmul.cu, for a GPU and for sim."""
 # op: gpunet/ops/matmul.py
 
 from math import prod

@@ -1,4 +1,4 @@
-"""relu in CUDA C++: launchers of relu.cu."""
+"""relu on CUDA C++: launchers of relu.cu, for a GPU and for sim."""
 # op: gpunet/ops/relu.py
 
 from gpunet import cuda
