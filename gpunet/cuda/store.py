@@ -1,5 +1,6 @@
 """Compiled kernels on disk: named by what they were made from, written whole or not at all."""
 
+import getpass
 import hashlib
 import os
 import tempfile
@@ -23,7 +24,7 @@ def folder(room: str) -> Path:
     except OSError:
         if settings.cache:
             raise
-    path = Path(tempfile.gettempdir()) / f"gpunet-{os.getuid()}" / room
+    path = Path(tempfile.gettempdir()) / f"gpunet-{getpass.getuser()}" / room
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 

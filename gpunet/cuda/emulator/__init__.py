@@ -8,6 +8,7 @@ What it proves: indices, barriers, races, alignment, masks, uninitialised reads,
 not: speed, registers, the device's rounding in the fast intrinsics, memory order beyond barriers and fences.
 """
 
+import sys
 from functools import cache
 
 from gpunet.cuda.emulator import build
@@ -20,6 +21,8 @@ __all__ = ["Program", "launch", "mark", "options", "program", "why_not"]
 @cache
 def why_not() -> str | None:
     """None when kernels can be emulated here, else the reason and the remedy."""
+    if sys.platform != "linux":
+        return f"device `sim` runs CUDA C++ on Linux alone, this is {sys.platform}; use device 'cpu'"
     if build.compiler() is None:
         return f"device `sim` runs CUDA C++ through a C++20 compiler and found none; {build.INSTALL}"
     return None

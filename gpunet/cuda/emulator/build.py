@@ -20,7 +20,8 @@ _BASE = ("-std=c++20", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"
 # Every load and store is announced to the runtime. Structures stay whole, so that a float4 is one access of 16 bytes.
 _WATCHED = (
     "-O1", "-fsanitize=thread", "-fsanitize=alignment,bounds,signed-integer-overflow,integer-divide-by-zero,shift",
-    "-fsanitize-recover=all", "-w",
+    "-fsanitize-recover=all",
+    "-Wno-unknown-pragmas", "-Werror=frame-larger-than=49152",  # what a stack of a thread has room for
 )  # fmt: skip
 _ONLY_GCC = ("-fno-tree-sra", "-fno-gnu-unique", "--param", "tsan-instrument-func-entry-exit=0")
 _ONLY_CLANG = ("-mllvm", "-tsan-instrument-func-entry-exit=0")

@@ -116,7 +116,9 @@ inline void __threadfence_system() { cuda_emulator_fence(); }
 // -- warp operations -------------------------------------------------------------------------------------------------
 
 namespace cuda_emulator {
-enum WarpKind { SYNC, SHFL, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ANY, ALL, MATCH, ADD, MIN, MAX, AND, OR, XOR, MIN_S, MAX_S };
+enum WarpKind {  // the same list stands in warp.cpp
+    SYNC, SHFL, SHFL_UP, SHFL_DOWN, SHFL_XOR, BALLOT, ANY, ALL, MATCH, ADD, MIN, MAX, AND, OR, XOR, MIN_S, MAX_S,
+};
 
 template <class T>
 inline T exchange(int kind, unsigned mask, T value, int parameter, int width, const char* file, int line) {
@@ -251,7 +253,8 @@ GPUNET_STORE(__stwt)
 
 namespace cuda_emulator {
 template <class... P, std::size_t... I>
-__attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
+__attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(P...), void** arguments,
+                                                         std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_cvref_t<P>*>(arguments[I])...);
 }
 template <class... P>

@@ -87,7 +87,8 @@ void work(Shared_state* common, u32 number) {
     for (u64 k; !common->stop && (k = common->next_block++) < blocks;) {
         u64 b = u64((static_cast<unsigned __int128>(k) * stride + launch->seed) % blocks);
         w.tag = u32(b + 1);
-        w.block = {u32(b % launch->grid.x), u32(b / launch->grid.x % launch->grid.y), u32(b / (u64(launch->grid.x) * launch->grid.y))};
+        u64 row = b / launch->grid.x;
+        w.block = {u32(b % launch->grid.x), u32(row % launch->grid.y), u32(row / launch->grid.y)};
         run_block(&w, order.data());
     }
     std::lock_guard guard(pool_lock);
@@ -132,5 +133,7 @@ OPEN void cuda_emulator_launch(Launch* launch, Report* report) {
     for (Cell* each : cells) std::free(each);
 }
 
-OPEN uint64_t cuda_emulator_sizes(int which) { return which == 0 ? sizeof(Launch) : which == 1 ? sizeof(Buffer) : sizeof(Report); }
+OPEN uint64_t cuda_emulator_sizes(int which) {
+    return which == 0 ? sizeof(Launch) : which == 1 ? sizeof(Buffer) : sizeof(Report);
+}
 }  // extern "C"

@@ -13,6 +13,13 @@
 
 namespace cuda_emulator {
 
+void say(Report& report, const char* format, ...) {
+    va_list rest;
+    va_start(rest, format);
+    std::vsnprintf(report.text, sizeof report.text, format, rest);
+    va_end(rest);
+}
+
 Report about(Kind kind, u64 pc) {
     Fiber* f = self();
     Report report{};
@@ -62,8 +69,8 @@ struct Access {
     report.other_write = wrote;
     report.other_pc = launch->image + pc;
     report.other_block = block == SEVERAL ? Index{~0u, ~0u, ~0u} : block_at(block, launch->grid);
-    u32 number = wrote ? thread & 0x3ff : thread < LANES ? thread : thread & WARPS ? ~0u : (thread & 0x3ffu) * 32;
-    report.other_thread = number == ~0u || thread == ATOMIC_SEVERAL ? Index{~0u, ~0u, ~0u} : thread_at(number, launch->block);
+    bool several = wrote ? thread == ATOMIC_SEVERAL : thread >= LANES;
+    report.other_thread = several ? Index{~0u, ~0u, ~0u} : thread_at(thread & 0x3ffu, launch->block);
     fail(report);
 }
 
@@ -85,7 +92,8 @@ void check_last_write(const Access& a, const Cell& c) {
     if (c.writer_block == 0 || c.writer_block == FRESH) return;
     if (c.writer_block != w->tag) {
         if (a.space != 1 || (a.atomic && c.writer & ATOMIC)) return;
-        if (!handed_over(w, c.writer_block, c.writer_epoch)) refuse_race(a, c.writer_block, c.writer, true, c.writer_pc);
+        if (handed_over(w, c.writer_block, c.writer_epoch)) return;
+        refuse_race(a, c.writer_block, c.writer, true, c.writer_pc);
         return;
     }
     if (c.writer_step == PENDING) {
@@ -243,8 +251,9 @@ void check_atomic(u64 address, u32 size, u64 pc) { place(address, size, true, tr
 
 static Cell* shared_cell(Worker* w, u64 address) {
     u32 granule = w->launch->shared_granule;
-    if (address - w->dynamic_begin < w->dynamic_bytes) return w->dynamic_cells + ((address - w->dynamic_begin) >> granule);
-    if (address - w->static_begin < w->static_bytes) return w->static_cells + ((address - w->static_begin) >> granule);
+    u64 dynamic = address - w->dynamic_begin, fixed = address - w->static_begin;
+    if (dynamic < w->dynamic_bytes) return w->dynamic_cells + (dynamic >> granule);
+    if (fixed < w->static_bytes) return w->static_cells + (fixed >> granule);
     return nullptr;
 }
 
@@ -370,7 +379,8 @@ void __ubsan_handle_type_mismatch_v1(Mismatch* m, u64 pointer) {
        m->type->name, (unsigned long long)alignment, (unsigned long long)(pointer % alignment));
 }
 void __ubsan_handle_out_of_bounds(With_type* t, u64 index) {
-    at(t->place, INDEX_OUT_OF_RANGE, 0, "index of an array of type %s is %lld", t->type->name, signed_value(t->second, index));
+    at(t->place, INDEX_OUT_OF_RANGE, 0, "index of an array of type %s is %lld", t->type->name,
+       signed_value(t->second, index));
 }
 #define OVERFLOW(what, symbol)                                                                                        \
     void __ubsan_handle_##what(With_type* t, u64 a, u64 b) {                                                          \

@@ -134,7 +134,9 @@ struct Shared_state {
     std::atomic<u64> next_block;
 };
 
-inline Fiber* self() { return reinterpret_cast<Fiber*>(reinterpret_cast<u64>(__builtin_frame_address(0)) & ~u64(STACK - 1)); }
+inline Fiber* self() {
+    return reinterpret_cast<Fiber*>(reinterpret_cast<u64>(__builtin_frame_address(0)) & ~u64(STACK - 1));
+}
 inline u64 linear(Index at, Index size) { return at.x + u64(size.x) * (at.y + u64(size.y) * at.z); }
 
 // Leaves the kernel for good; the first report of a launch is the one that counts.
@@ -147,6 +149,9 @@ inline Fiber* fiber(Worker* w, u32 number) { return reinterpret_cast<Fiber*>(w->
 Report waiting(Kind kind, Worker* w, Fiber* f);
 bool complete(Worker* w, Fiber* f);
 void run_block(Worker* w, u16* order);  // order: the block's threads, shuffled in place
+
+// Puts words into a report.
+__attribute__((format(printf, 2, 3))) void say(Report& report, const char* format, ...);
 
 Report about(Kind kind, u64 pc);
 void check(u64 address, u32 size, bool write, u64 pc);

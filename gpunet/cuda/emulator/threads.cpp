@@ -124,7 +124,7 @@ void open_barrier(Worker* w) {
             report.has_other = 1;
             report.other_block = w->block;
             report.other_thread = one->thread;
-            std::snprintf(report.text, sizeof report.text, "%s:%d", one->file, one->line);
+            say(report, "%s:%d", one->file, one->line);
             return fail_outside(w, report);
         }
         count += f->value;
@@ -161,12 +161,11 @@ void report_standstill(Worker* w) {
             bool here = g->state == AT_WARP && g->kind == f->kind && g->mask == f->mask && g->line == f->line;
             if ((f->mask >> lane & 1) && g->state != DONE && !here) other = g;
         }
-        std::snprintf(report.text, sizeof report.text, "mask 0x%08x names a lane that does not come: it %s%s%s:%d", f->mask,
-                      said(other->state), other->state == AT_WARP && other->mask != f->mask ? " with another mask, " : ", ",
-                      other->file, other->line);
+        const char* how = other->state == AT_WARP && other->mask != f->mask ? " with another mask," : ",";
+        say(report, "mask 0x%08x names a lane that does not come: it %s%s %s:%d", f->mask, said(other->state), how,
+            other->file, other->line);
     } else {
-        std::snprintf(report.text, sizeof report.text, "%u of %u threads are there; the other %s", there, w->threads,
-                      said(other->state));
+        say(report, "%u of %u threads are there; the other %s", there, w->threads, said(other->state));
     }
     report.has_other = 1;
     report.other_block = w->block;
@@ -227,7 +226,10 @@ void run_block(Worker* w, u16* order) {
         if (waiting_here == w->threads) {
             open_barrier(w);
         } else if (!moved) {  // a lane that ended may have been the last that others waited for
-            for (u32 t = 0; t < w->threads && !moved; ++t) moved = fiber(w, t)->state == AT_WARP && complete(w, fiber(w, t));
+            for (u32 t = 0; t < w->threads && !moved; ++t) {
+                Fiber* f = fiber(w, t);
+                moved = f->state == AT_WARP && complete(w, f);
+            }
             if (!moved) report_standstill(w);
         }
         if (w->failed) return;
@@ -275,7 +277,7 @@ u64 cuda_emulator_warp(int kind, unsigned mask, u64 value, int parameter, int wi
         Report report = about(WARP_LANES, 0);
         report.line = u32(line);
         std::snprintf(report.file, sizeof report.file, "%s", file);
-        std::snprintf(report.text, sizeof report.text, "lane %u calls, but mask 0x%08x does not name it", f->number & 31, mask);
+        say(report, "lane %u calls, but mask 0x%08x does not name it", f->number & 31, mask);
         fail(report);
     }
     f->kind = kind;
@@ -295,7 +297,7 @@ void cuda_emulator_trap(const char* what, const char* file, int line) {
     Report report = about(TRAP, 0);
     report.line = u32(line);
     std::snprintf(report.file, sizeof report.file, "%s", file);
-    std::snprintf(report.text, sizeof report.text, "%s", what);
+    say(report, "%s", what);
     fail(report);
 }
 
@@ -304,13 +306,13 @@ void cuda_emulator_trap(const char* what, const char* file, int line) {
 void cuda_emulator_async_copy(void* to, const void* from, int bytes, int filled) {
     u64 pc = u64(__builtin_return_address(0));
     Fiber* f = self();
-    if (f->copies == MAX_COPIES) cuda_emulator_trap("more asynchronous copies under way than the emulator keeps", "", 0);
+    if (f->copies == MAX_COPIES) cuda_emulator_trap("more asynchronous copies of a thread than are kept here", "", 0);
     if (u64(to) % u32(bytes) || (filled && u64(from) % u32(bytes))) {
         Report report = about(MISALIGNED, pc);
         report.address = u64(to) % u32(bytes) ? u64(to) : u64(from);
         report.size = u32(bytes);
         report.space = 1;
-        std::snprintf(report.text, sizeof report.text, "an asynchronous copy of %d bytes needs both addresses at a multiple of it", bytes);
+        say(report, "an asynchronous copy of %d bytes needs both addresses at multiples of it", bytes);
         fail(report);
     }
     if (filled) check(u64(from), u32(filled), false, pc);

@@ -72,8 +72,7 @@ bool complete(Worker* w, Fiber* f) {
         int from = source_lane(g, lane);
         if (from < 0 || from > 31 || !(members >> from & 1)) {
             Report report = waiting(WARP_LANES, w, g);
-            std::snprintf(report.text, sizeof report.text, "lane %d reads lane %d, which takes no part (mask 0x%08x)", lane,
-                          from, g->mask);
+            say(report, "lane %d reads lane %d, which takes no part (mask 0x%08x)", lane, from, g->mask);
             fail_outside(w, report);
             return true;
         }
