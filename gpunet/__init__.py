@@ -1,5 +1,7 @@
 """gpunet: a kernel laboratory with a real autograd framework around it. ``import gpunet as gn``."""
 
+from typing import Any as _Any
+
 from gpunet import errors as errors
 
 from gpunet.tensor import Tensor as Tensor  # isort: skip  first: tensor, graph and ops need each other
@@ -71,7 +73,7 @@ __version__ = "0.1.0"
 _ROOMS = ("data", "functional", "io", "measure", "nn", "optim", "train")
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> _Any:
     """The larger rooms are imported when first named, so that ``import gpunet`` stays light."""
     if name in _ROOMS:
         import importlib

@@ -60,7 +60,7 @@ class _Walk:
     def __init__(self, retain_graph: bool, create_graph: bool, wanted: Sequence[Any] | None):
         self.retain_graph = retain_graph
         self.create_graph = create_graph
-        self.arrived: dict[Any, list[Any]] = {}  # target -> one gradient or None per output
+        self.arrived: dict[Any, list[Any]] = {}  # target -> one gradient or None per output, as far as any has arrived
         self.owned: set[tuple[Any, int]] = set()  # where a sum made here waits, which may be added to in place
         self.leaves: list[tuple[Any, Any]] = []
         self.captured: dict[tuple[Any, int], Any] = {}
@@ -140,18 +140,19 @@ class _Walk:
 
     def call(self, node: Function, gradients: list[Any]) -> Sequence[Any]:
         """What the node's backward returns, one gradient or None for each edge."""
-        for index, gy in enumerate(gradients):
-            if gy is None:
-                shape, dtype, device = node.outputs[index]
-                gradients[index] = Tensor._wrap(device.xp.zeros(shape, dtype), device)
+        if len(node.outputs) > 1:
+            gradients += [None] * (len(node.outputs) - len(gradients))
+            for index, (gy, (shape, dtype, device)) in enumerate(zip(gradients, node.outputs)):
+                if gy is None:
+                    gradients[index] = Tensor._wrap(device.xp.zeros(shape, dtype), device)
         try:
             found = type(node).backward(node, *gradients)
         except Exception as error:
             if (mode.anomaly or node.origin) and not isinstance(error, AnomalyError):
                 raise AnomalyError(f"{node.name}: backward failed ({error}); {_forward_line(node)}") from error
             raise
-        if not isinstance(found, tuple | list):
-            found = (found,)
+        if type(found) is not tuple:
+            found = tuple(found) if isinstance(found, list) else (found,)
         count = len(node.edges)
         if len(found) != count:
             if len(found) < count or any(each is not None for each in found[count:]):
@@ -168,7 +169,10 @@ class _Walk:
         """Adds one gradient to what has arrived at output ``slot`` of ``target``."""
         slots = self.arrived.get(target)
         if slots is None:
-            slots = self.arrived[target] = [None] * (len(target.outputs) if isinstance(target, Function) else 1)
+            self.arrived[target] = [None] * slot + [gx] if slot else [gx]
+            return
+        if slot >= len(slots):
+            slots += [None] * (slot + 1 - len(slots))
         present = slots[slot]
         if present is None:
             slots[slot] = gx
@@ -332,7 +336,7 @@ def grad(
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     grads = [None] * len(outputs) if grad_outputs is None else grad_outputs
-    grads = [grads] if isinstance(grads, Tensor) else list(grads)
+    grads = list(grads) if isinstance(grads, tuple | list) else [grads]
     if len(grads) != len(outputs):
         raise GraphError(f"grad: grad_outputs must have one entry per output, that is {len(outputs)}, got {len(grads)}")
     for position, each in enumerate(inputs):

@@ -6,7 +6,7 @@ environment. The variables are read once, at import; ``reload()`` reads them aga
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -62,7 +62,11 @@ def parse_variants(op: str, text: str) -> dict[str, str]:
     """``"tiled"`` -> every entry of op; ``"forward=tiled,grad_w=split_k"`` -> those entries alone."""
     if "=" not in text:
         return {op: text.strip()}
-    pairs = (part.split("=", 1) for part in text.split(",") if part.strip())
+    pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
+    if any(len(pair) != 2 or not pair[1].strip() for pair in pairs):
+        raise ArgumentError(
+            f"config: GPUNET_VARIANT_{op.upper()} must be a rung, or entry=rung,entry=rung, got {text.strip()!r}"
+        )
     return {f"{op}.{entry.strip()}": rung.strip() for entry, rung in pairs}
 
 
@@ -84,11 +88,14 @@ def _read_environment() -> Settings:
 
 
 settings = _read_environment()
+on_reload: list[Callable[[], None]] = []  # what others derived from the settings and must forget
 
 
 def reload() -> None:
     """Reads the environment again, for a program that changes it after the import."""
     settings.__dict__.update(_read_environment().__dict__)
+    for forget in on_reload:
+        forget()
 
 
 class _Local(threading.local):

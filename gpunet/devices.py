@@ -110,6 +110,11 @@ def device(spec: "str | Device | None" = None) -> Device:
     """
     if spec is None:
         spec = config.settings.device
+        if spec != "cpu":
+            try:
+                return device(spec)
+            except DeviceError as error:
+                raise DeviceError(f"{error}; the name comes from GPUNET_DEVICE") from None
     if isinstance(spec, Device):
         found = spec
     elif spec == "auto":

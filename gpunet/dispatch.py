@@ -12,6 +12,7 @@ What was asked for by name runs or raises. What was chosen can be asked for: :fu
 """
 
 import importlib
+import os
 import pkgutil
 import sys
 import time
@@ -119,11 +120,14 @@ def kernel(
         raise ArgumentError(f"kernel: entry must be a known '<op>.<entry>', got {entry!r}; known: {known}")
 
     def register(function: F) -> F:
-        code = function.__code__
+        code = getattr(function, "__code__", None)
+        if code is None:
+            raise ArgumentError(f"kernel: {entry} needs a plain Python function as its launcher, got {function!r}")
         new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno)
         table = _registry.setdefault((entry, backend), {})
         old = table.get(variant)
-        if old is not None and (old.file, old.function.__qualname__) != (new.file, function.__qualname__):
+        same = old is not None and (old.file, old.function.__qualname__) == (new.file, function.__qualname__)
+        if old is not None and not same and os.path.exists(old.file):  # an interactive session may try again
             places = f"{old.file}:{old.line} and {new.file}:{new.line}"
             raise ArgumentError(f"kernel: {new.name} must be registered once, got two, at {places}; rename a variant")
         table[variant] = new
@@ -272,6 +276,7 @@ def _why_not(device: Device, kernel: Kernel, arrays: tuple[Any, ...], params: di
 
 
 _choices: dict[tuple[Any, ...], list[Kernel]] = {}  # request -> kernels to try, best first
+config.on_reload.append(_choices.clear)
 
 
 def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, Any]) -> Kernel:
@@ -293,6 +298,7 @@ def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, 
 
 
 def _order(kind: str, entry: str, backend: str | None, variant: str | None) -> list[Kernel]:
+    _need_known_names()
     if backend is not None:
         devices.backend(backend).need(kind)
         names = [backend]
@@ -309,6 +315,24 @@ def _order(kind: str, entry: str, backend: str | None, variant: str | None) -> l
     if not found:
         raise NoKernelError(_nothing_there(kind, entry, backend, variant))
     return found
+
+
+def _need_known_names() -> None:
+    """Refuses names that only the environment can bring in: the context managers refuse theirs at once."""
+    backend = config.settings.backend
+    if backend is not None and backend not in devices.BACKENDS:
+        raise NoKernelError(f"GPUNET_BACKEND: must be one of {', '.join(devices.BACKENDS)}, got {backend!r}")
+    for asked, rung in config.settings.variants.items():
+        op, _, entry = asked.partition(".")
+        variable = f"GPUNET_VARIANT_{op.upper()}"
+        if op not in ops():
+            raise NoKernelError(f"{variable}: its end must be one of {', '.join(ops()).upper()}, got {op.upper()!r}")
+        if entry and asked not in entries(op):
+            known = ", ".join(each.partition(".")[2] for each in entries(op))
+            raise NoKernelError(f"{variable}: entries must be among {known}, got {entry!r}")
+        rungs = sorted({each.variant for each in list_kernels(asked)})
+        if rung not in rungs:
+            raise NoKernelError(f"{variable}: the rung must be one of {', '.join(rungs)}, got {rung!r}")
 
 
 def _nothing_there(kind: str, entry: str, backend: str | None, variant: str | None) -> str:
@@ -410,11 +434,24 @@ def capture() -> Iterator[list[Call]]:
 def launch(device: Device, entry: str, *arrays: Any, **params: Any) -> Any:
     """Runs the chosen kernel of ``entry`` on raw arrays of ``device`` and returns what it returns."""
     chosen = find(device, entry, arrays, params)
-    if not _traces and not _captures and not config.settings.check and config.settings.debug < 2:
+    if not _traces and not _captures and not config.settings.check and not config.settings.debug:
         return chosen.function(*arrays, **params)
+    if config.settings.debug:
+        _tell_choice(chosen, device)
     for calls in _captures:
         calls.append(Call(entry, device, arrays, params))
     return _watched(chosen, device, arrays, params)
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def _tell_choice(kernel: Kernel, device: Device) -> None:
+    """For GPUNET_DEBUG: each automatic choice once."""
+    by_name = config.wanted_backend() or config.wanted_variant(kernel.entry)
+    if not by_name and (kernel.name, str(device)) not in _told:
+        _told.add((kernel.name, str(device)))
+        print(f"gpunet: {device} chose {kernel}", file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
 
 
 def _watched(kernel: Kernel, device: Device, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Functions on tensors with the signatures of ``torch.nn.functional``; results equal PyTorch's to rounding.
 
-    import gpunet.functional as F
+Usually imported as ``from gpunet import functional as F``.
 """
 
 from gpunet.ops.adaptive_avg_pool2d import adaptive_avg_pool2d as adaptive_avg_pool2d

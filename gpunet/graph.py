@@ -96,14 +96,22 @@ class Version:
 
     count = 0
     op = ""
-    sharers: "weakref.WeakValueDictionary[int, Any] | None" = None  # a tensor and its views, as long as they live
+    sharers: list[weakref.ref[Any]] | None = None  # tensors and views of them
+    limit = 32  # the list is cleared of the dead when it has grown this long
 
     def link(self, base: Any, view: Any) -> None:
         """Notes that ``view`` is a view of ``base``: neither may then change in place while gradients are recorded."""
         if self.sharers is None:
-            self.sharers = weakref.WeakValueDictionary()
-        self.sharers[id(base)] = base  # by identity: == of tensors is element by element
-        self.sharers[id(view)] = view
+            self.sharers = []
+        elif len(self.sharers) > self.limit:
+            self.sharers = list({id(each): each for each in self.sharers if each() is not None}.values())
+            self.limit = 2 * len(self.sharers) + 32
+        self.sharers += (weakref.ref(base), weakref.ref(view))
+
+    def sharer(self, tensor: Any) -> Any:
+        """Another tensor that is alive and shares memory with ``tensor`` as its base or its view, or None."""
+        alive = (each() for each in self.sharers or ())
+        return next((each for each in alive if each is not None and each is not tensor), None)
 
 
 def version_of(tensor: Any) -> Version:
@@ -127,18 +135,19 @@ def edge_of(tensor: Any) -> Edge:
 
 
 _numbers = itertools.count()
+_bare, _ndarray = object.__new__, np.ndarray  # under names of this module: every op looks them up
+_PLAIN = frozenset((type(None), float, int))  # saved as they are; a NumPy scalar may be an output
 
 
 # ------------------------------------------------------------------------------------------------------ Function
 
 
 class Function:
-    """An op with a gradient: subclass it with static ``forward(ctx, ...)`` and ``backward(ctx, *grads)``.
+    """An op with a gradient: a subclass has static ``forward(ctx, ...)`` and ``backward(ctx, *grads)``.
 
-    Run it with ``apply``.
-    ``forward`` gets the arguments of ``apply`` (tensors, or anything else) and returns one tensor or a tuple of them;
-    no graph is recorded inside. ``backward`` gets one gradient tensor per output and returns one gradient or None per
-    positional argument of forward. ``ctx`` is the node: set any attribute on it, and
+    ``apply`` runs it. ``forward`` gets the arguments of ``apply`` (tensors, or anything else) and returns one tensor or
+    a tuple of them; no graph is recorded inside. ``backward`` gets one gradient tensor per output and returns one
+    gradient or None per positional argument of forward. ``ctx`` is the node: set any attribute on it, and
 
     * ``ctx.save_for_backward(*values)`` keeps tensors (inputs or outputs), read back as ``ctx.saved_tensors``;
     * ``ctx.needs_input_grad[i]`` says whether anybody wants the gradient of argument i;
@@ -215,12 +224,17 @@ class Function:
                 f"{self.name}: backward needs saved values, but this graph was already used and freed; "
                 "pass retain_graph=True to the first backward, or run forward again"
             )
-        return tuple([self._read(*each) for each in self._saved])
+        values = []
+        for each in self._saved:
+            value, _, version, _ = each
+            plain = version is None and (not isinstance(value, Tensor) or value._version is None)
+            values.append(value if plain else self._read(*each))
+        return tuple(values)
 
     saved_tensors = saved
 
     def _read(self, value: Any, output: int, version: Version | None, count: int) -> Any:
-        if version is None and isinstance(value, Tensor):
+        if version is None:
             version = value._version
         if version is not None and version.count != count:
             raise GraphError(
@@ -260,7 +274,7 @@ class Function:
             node.params, node._saved = kwargs, args
         token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
         try:
-            result = cls.forward(node, *args, **kwargs)
+            result = cls.forward(node, *args, **kwargs) if kwargs else cls.forward(node, *args)
         finally:
             if token is not None:
                 float_errors.reset(token)
@@ -279,8 +293,10 @@ class Function:
     def _output(self, result: Any, args: tuple[Any, ...]) -> Any:
         """One of forward's results as a new tensor."""
         first = args[0] if args else None
-        if type(result) is np.ndarray and not self.view and isinstance(first, Tensor):  # most ops end here
-            return Tensor._wrap(result, first.device)
+        if type(result) is _ndarray and not self.view and isinstance(first, Tensor):  # most ops end here
+            out = _bare(Tensor)
+            out.data, out.device = result, first.device
+            return out
         if isinstance(result, Tensor):  # a user's forward returns tensors, the project's own return arrays
             out = Tensor._wrap(result.data, result.device)
             out._version = version_of(result)
@@ -313,7 +329,10 @@ class Function:
         if self._silent:
             self._mute(outs, results)
         if self._saved:
-            self._saved = [self._seal(value, outs, results) for value in self._saved]
+            self._saved = [
+                (value, -1, None, 0) if type(value) in _PLAIN else self._seal(value, outs, results)
+                for value in self._saved
+            ]
         if mode.anomaly:
             self.origin = _users_stack()
 
@@ -326,7 +345,7 @@ class Function:
     def _seal(self, value: Any, outs: tuple[Any, ...], results: tuple[Any, ...]) -> tuple[Any, ...]:
         """What :meth:`_read` takes: a saved value with the state of its version."""
         for index, result in enumerate(results):
-            if value is result and value is not None:
+            if value is result:
                 out = outs[index]
                 version = version_of(out)
                 if out.requires_grad:

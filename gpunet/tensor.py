@@ -530,6 +530,10 @@ class Tensor:
     def __getitem__(self, index: Any) -> "Tensor":
         return _shape.index(self, index)
 
+    def __contains__(self, value: Any) -> bool:
+        found = self == value
+        return isinstance(found, Tensor) and bool(found.any())
+
     def __iter__(self) -> Iterator["Tensor"]:
         return (self[k] for k in range(len(self)))
 

@@ -248,6 +248,7 @@ NORMS = _block(
     ("prime", [normal(7, 5, 3, 2), *_statistics(5), normal(5), normal(5)], {"training": True}),
     ("past_tile", [normal(3, 17, 33), *_statistics(17), normal(17), normal(17)], {"training": True}),
     ("size1_axis", [normal(4, 3, 1, 5), *_statistics(3), normal(3), normal(3)], {"training": True}),
+    ("empty_batch", [normal(0, 2, 3), *_statistics(2), normal(2), normal(2)], {"training": True}),
     ("evaluation", [normal(4, 3, 5, 2), *_statistics(3), normal(3), normal(3)]),
     ("evaluation_plain", [normal(3, 2), *_statistics(2), None, None], {"eps": 0.01}),
     ("evaluation_empty", [normal(0, 2, 3), *_statistics(2), normal(2), normal(2)]),

@@ -107,6 +107,11 @@ class Case:
         """The op on ``tensors``; of several outputs the first. Dropout gets the same mask at every run."""
         if self.op.startswith("dropout"):
             gn.manual_seed(3)
-        first = len(tensors) - len(self.names)
-        y = getattr(F, self.op)(*tensors[:first], **dict(zip(self.names, tensors[first:], strict=True)), **self.args)
+        y = self.call(*tensors)
         return y[0] if isinstance(y, tuple) else y
+
+    def call(self, *tensors: Any) -> Any:
+        """The op on ``tensors``, and nothing else."""
+        first = len(tensors) - len(self.names)
+        named = dict(zip(self.names, tensors[first:], strict=True))
+        return getattr(F, self.op)(*tensors[:first], **named, **self.args)

@@ -239,6 +239,8 @@ def _zeros(v, size: int) -> list[float]:
 
 
 def _statistics(values: list[float], eps: float) -> tuple[float, float, float]:
+    if not values:
+        return math.nan, math.nan, math.nan
     mean = total(values) / len(values)
     var = total((v - mean) ** 2 for v in values) / len(values)
     return mean, var, 1 / math.sqrt(var + eps)

@@ -46,7 +46,7 @@ def test_no_gradients_have_norm_zero():
 def test_two_gradients_in_one_memory_are_scaled_once_each():
     a, b = with_gradients([3.0], [3.0])
     b.grad = a.grad
-    optim.clip_grad_norm_([a], 1.5)
+    optim.clip_grad_norm_([a, b], math.sqrt(18) / 2)
     assert b.grad is not None
     assert b.grad.item() == pytest.approx(1.5, rel=1e-5)
     a, b = with_gradients([3.0], [3.0])

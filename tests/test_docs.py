@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import gpunet
-from gpunet import dispatch
 from gpunet.errors import BackendUnavailableError
+from tests.registry import own_kernels_forgotten
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -26,11 +26,8 @@ def names() -> list[str]:
 @pytest.fixture
 def _same_registry() -> Iterator[None]:
     """A kernel that an example registers is gone afterwards."""
-    before = {key: dict(table) for key, table in dispatch._registry.items()}
-    yield
-    dispatch._registry.clear()
-    dispatch._registry.update(before)
-    dispatch._choices.clear()
+    with own_kernels_forgotten():
+        yield
 
 
 @pytest.mark.usefixtures("_same_registry")

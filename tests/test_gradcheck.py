@@ -8,7 +8,7 @@ import pytest
 import gpunet as gn
 import gpunet.functional as F
 import gpunet.gradcheck
-from gpunet.errors import ArgumentError, DTypeError, GradcheckError, GpunetError
+from gpunet.errors import ArgumentError, DTypeError, GpunetError, GradcheckError
 
 
 def draw(*shape: int, seed: int = 0) -> gn.Tensor:

@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 import gpunet as gn
-from gpunet import io, random
+from gpunet import io, nn, optim, random
 from gpunet.errors import ArgumentError, DataError
 from gpunet.io import container, tree
 
@@ -26,11 +26,11 @@ FORMATS = pytest.mark.parametrize(("save", "load"), [(io.save, io.load), (io.sav
 
 def model(seed: int = 0, sizes: tuple[int, int] = (4, 3)) -> Any:
     gn.manual_seed(seed)
-    return gn.nn.Sequential(gn.nn.Linear(*sizes), gn.nn.BatchNorm1d(sizes[1]))
+    return nn.Sequential(nn.Linear(*sizes), nn.BatchNorm1d(sizes[1]))
 
 
 def adam(net: Any) -> Any:
-    return gn.optim.Adam(net.parameters(), lr=0.01)
+    return optim.Adam(net.parameters(), lr=0.01)
 
 
 def step(net: Any, optimizer: Any, count: int = 1) -> None:
@@ -102,7 +102,7 @@ def test_weights_alone_leave_the_random_state(tmp_path, save, load):
     ids=["transposed", "fortran", "strided", "reversed", "broadcast", "number", "empty", "bool", "big-endian"],
 )
 def test_arrays_of_any_layout_come_back(tmp_path, save, load, array):
-    class Held(gn.nn.Module):
+    class Held(nn.Module):
         def __init__(self, value):
             super().__init__()
             self.register_buffer("a", gn.from_numpy(value))
@@ -315,11 +315,12 @@ def test_another_model_is_refused_and_everything_is_as_before(tmp_path, what):
     optimizer = adam(net)
     step(net, optimizer)
     io.save(tmp_path / "a", net, optimizer)
-    other = model(seed=1, sizes=(4, 5)) if what == "weights" else gn.nn.Sequential(gn.nn.Linear(4, 3), gn.nn.LayerNorm(3))
+    other = model(seed=1, sizes=(4, 5)) if what == "weights" else nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
     second = adam(other)
     step(other, second)
     before, state, moment = bits(other), str(random.get_state()), str(second.state_dict())
-    refuse(lambda: io.load(tmp_path / "a", other, second), "a'", *(("(3, 4)", "(5, 4)") if what == "weights" else ("running_mean",)))
+    named = ("(3, 4)", "(5, 4)") if what == "weights" else ("running_mean",)
+    refuse(lambda: io.load(tmp_path / "a", other, second), "a'", *named)
     assert bits(other) == before
     assert str(random.get_state()) == state
     assert str(second.state_dict()) == moment

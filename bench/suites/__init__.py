@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-import gpunet as gn
+from gpunet.creation import tensor
 from gpunet.errors import ArgumentError
 from gpunet.tensor import Tensor
 
@@ -78,7 +78,7 @@ def normal(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]:
 
 def leaf(array: np.ndarray, dtype: Any, device: Any) -> Tensor:
     """A tensor that wants a gradient."""
-    return gn.tensor(array.astype(dtype, copy=False), device=device, requires_grad=True)
+    return tensor(array.astype(dtype, copy=False), device=device, requires_grad=True)
 
 
 def elementwise_sizes(**arguments: Any) -> list[Size]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-import gpunet as gn
 from gpunet import functional as F
+from gpunet.creation import tensor
 from gpunet.tensor import Tensor
 
 from . import Size, leaf
@@ -33,8 +33,8 @@ def tensors(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]
     random = np.random.Generator(np.random.Philox(seed))
     made = {name: leaf(random.standard_normal(shape), dtype, device) for name, shape in size.shapes.items()}
     channels = size.shapes["weight"]
-    made["running_mean"] = gn.tensor(random.standard_normal(channels).astype(dtype), device=device)
-    made["running_var"] = gn.tensor(random.uniform(0.5, 2.0, channels).astype(dtype), device=device)
+    made["running_mean"] = tensor(random.standard_normal(channels).astype(dtype), device=device)
+    made["running_var"] = tensor(random.uniform(0.5, 2.0, channels).astype(dtype), device=device)
     return made
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-import gpunet as gn
 from gpunet import functional as F
+from gpunet.creation import tensor
 from gpunet.tensor import Tensor
 
 from . import Size, leaf
@@ -27,7 +27,7 @@ def tensors(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]
     shape = size.shapes["logits"]
     logits = leaf(random.standard_normal(shape), dtype, device)
     target = random.integers(0, shape[1], (shape[0], *shape[2:]), dtype=np.int64)
-    return {"logits": logits, "target": gn.tensor(target, device=device)}
+    return {"logits": logits, "target": tensor(target, device=device)}
 
 
 def run(size: Size, tensors: dict[str, Tensor]) -> Tensor:

@@ -5,7 +5,8 @@ processor cannot guess. Here every element is cut with a mask of ones or zeros i
 branch, and without the NaN that inf * 0 would give::
 
     $ python -m gpunet.examples.own_kernel_numpy
-    OUTPUT
+    relu.grad_x/numpy/reference: 5.41 ms for 1,000,000 numbers
+    relu.grad_x/numpy/bit_mask: 3.88 ms for 1,000,000 numbers
 
     $ gpunet check gpunet/examples/own_kernel_numpy.py
     $ gpunet bench gpunet/examples/own_kernel_numpy.py

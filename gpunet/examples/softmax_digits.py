@@ -3,19 +3,24 @@
 The 8x8 digits are part of the package::
 
     $ python -m gpunet.examples.softmax_digits
-    OUTPUT
+    epoch  1  {'loss': 1.6027, 'accuracy': 0.6394, 'val_loss': 1.0743, 'val_accuracy': 0.8462}
+    epoch  6  {'loss': 0.2825, 'accuracy': 0.9459, 'val_loss': 0.3091, 'val_accuracy': 0.9441}
+    epoch 11  {'loss': 0.1822, 'accuracy': 0.9653, 'val_loss': 0.2118, 'val_accuracy': 0.972}
+    epoch 16  {'loss': 0.1396, 'accuracy': 0.9745, 'val_loss': 0.1689, 'val_accuracy': 0.979}
+    test: loss 0.1421, 96.9 % right, 11 wrong
 """
 
 import gpunet as gn
+from gpunet import data, nn, optim
 from gpunet.train import Trainer
 
 
 def main(epochs: int = 20, seed: int = 0) -> float:
     """Trains and prints; returns the accuracy on the test images."""
     gn.manual_seed(seed)
-    digits = gn.data.load("digits8")
-    model = gn.nn.SoftmaxRegression(64, 10)
-    adam = gn.optim.Adam(model.parameters(), lr=0.01)
+    digits = data.load("digits8")
+    model = nn.SoftmaxRegression(64, 10)
+    adam = optim.Adam(model.parameters(), lr=0.01)
     trainer = Trainer(model, adam, loss="cross_entropy", metrics=("accuracy",))
     history = trainer.fit(*digits.train, epochs=epochs, batch_size=32, validation_split=0.1, verbose=0)
     for epoch in range(0, epochs, max(1, epochs // 4)):

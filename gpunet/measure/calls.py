@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-import gpunet as gn
-from gpunet import devices, dispatch, random
+from gpunet import config, devices, dispatch, random
+from gpunet.backward import grad
+from gpunet.creation import tensor
 from gpunet.devices import Device
 from gpunet.dispatch import Call, Kernel, Work
 from gpunet.tensor import Tensor
@@ -66,7 +67,9 @@ class Case:
 
     def arrays_on(self, device: Device) -> tuple[Any, ...]:
         """A fresh copy of the arguments on ``device``."""
-        return tuple(device.asarray(each.copy()) if isinstance(each, np.ndarray) else each for each in self.call.arrays)
+        return tuple(
+            device.asarray(each.copy(order="K")) if isinstance(each, np.ndarray) else each for each in self.call.arrays
+        )
 
 
 def _as_double(array: Any) -> Any:
@@ -96,14 +99,14 @@ def capture(suite: ModuleType, size: Any, dtype: Any, seed: int, second: bool = 
         second: whether to add the entries that only a second derivative reaches, such as gather of max pooling.
     """
     op, name = suite.__name__.rpartition(".")[2], np.dtype(dtype).name
-    with seeded(seed), gn.use_backend(DEFINITION):
+    with seeded(seed), definitions():
         tensors = suite.tensors(size, dtype, devices.CPU, seed)
         wanted = [each for each in tensors.values() if each.requires_grad]
         with dispatch.capture() as forward:
             y = suite.run(size, tensors)
         gy = _like(y, seed + 1)
         with dispatch.capture() as backward:
-            grads = gn.grad(y, wanted, gy, create_graph=second)
+            grads = grad(y, wanted, gy, create_graph=second)
         after = _second(grads, wanted, gy, seed + 2) if second else []
     known = {call.entry for call in (*forward, *backward)}
     phases = {"forward": forward, "backward": backward, "second": [each for each in after if each.entry not in known]}
@@ -123,13 +126,25 @@ def _flags(call: Call) -> str:
 def _second(grads: tuple[Tensor, ...], wanted: list[Tensor], gy: Tensor, seed: int) -> list[Call]:
     """The calls of a second derivative, each entry once."""
     with dispatch.capture() as calls:
-        gn.grad(grads, [*wanted, gy], [_like(each, seed + k) for k, each in enumerate(grads)], allow_unused=True)
+        grad(grads, [*wanted, gy], [_like(each, seed + k) for k, each in enumerate(grads)], allow_unused=True)
     return list({call.entry: call for call in calls}.values())
 
 
-def _like(tensor: Tensor, seed: int) -> Tensor:
-    values = np.random.Generator(np.random.Philox(seed)).standard_normal(tensor.shape)
-    return gn.tensor(values.astype(tensor.dtype), requires_grad=True)
+def _like(like: Tensor, seed: int) -> Tensor:
+    values = np.random.Generator(np.random.Philox(seed)).standard_normal(like.shape)
+    return tensor(values.astype(like.dtype), requires_grad=True)
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Inside, every op runs on its definition, whatever the environment or a ladder says."""
+    before = config.local.variants
+    with config.use_backend(DEFINITION):
+        config.local.variants = dict.fromkeys(dispatch.ops(), dispatch.REFERENCE)
+        try:
+            yield
+        finally:
+            config.local.variants = before
 
 
 @contextmanager

@@ -4,7 +4,6 @@ A backend counts as running only after a small sum was really computed on it and
 """
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -21,8 +20,6 @@ PACKAGES = (
     "gpunet", "numpy", "numba", "llvmlite", "rich", "matplotlib", "threadpoolctl", "safetensors",
     "cupy-cuda13x", "cupy-cuda12x", "cupy", "numba-cuda", "cuda-bindings", "torch", "onnx", "onnxruntime", "mpi4py",
 )  # fmt: skip
-#: environment variables that set numbers of threads
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "BLIS_NUM_THREADS")
 COUNT = 1000  # the small sum is 0 + 1 + ... + 999
 SUM = float(COUNT * (COUNT - 1) // 2)
 
@@ -33,7 +30,7 @@ def collect() -> dict[str, Any]:
     No name of a host, a user or a folder is in it. Every backend that says it can run is tried with a small sum.
 
     Returns:
-        Keys "python", "system", "packages", "processor", "memory", "blas", "threads", "settings", "gpus", "devices".
+        Keys "python", "system", "packages", "processor", "memory", "blas", "settings", "gpus", "devices".
         Each of "devices" has "name", "runs", "reason" and "backends", which have the same three, "kernels" (how many
         this version holds) and "sum" ("right", or what went wrong).
 
@@ -51,7 +48,6 @@ def collect() -> dict[str, Any]:
         "processor": {"model": machine.cpu_model(), "cores": machine.cores(), "caches": machine.caches()},
         "memory": machine.memory(),
         "blas": machine.blas(),
-        "threads": {name: int(text) for name in THREADS if (text := os.environ.get(name, "")).isdigit()},
         "settings": _settings(),
         "gpus": _gpus(),
         "devices": places,
@@ -204,8 +200,6 @@ def facts(info: dict[str, Any]) -> list[tuple[str, str]]:
         name = " ".join(str(pool[key]) for key in ("internal_api", "version", "architecture") if pool.get(key))
         kind = "BLAS" if pool.get("user_api") == "blas" else pool.get("user_api", "threads")
         rows.append((kind, f"{name}, {pool.get('num_threads', '?')} threads"))
-    if info.get("threads"):
-        rows.append(("threads", ", ".join(f"{name}={count}" for name, count in info["threads"].items())))
     for gpu in info.get("gpus", []):
         rows.append(("GPU", gpu_text(gpu)))
     return rows

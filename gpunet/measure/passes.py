@@ -14,7 +14,7 @@ from gpunet.measure.rows import Proof, Roof, Row, Timing
 from gpunet.measure.session import DTYPES, Lane, Session, kernels_of
 
 COPIES_AT_WORK = 10  # arrays of a size's bytes that are alive at once: float64 twins, gradients, results
-FEWEST_SECONDS = 0.03  # for one row, however short the time is
+FEWEST_SECONDS, MOST_SECONDS = 0.03, 1.0  # for the clock of one row, however short or long the time is
 
 
 # ------------------------------------------------------------------------------------------------------------- proof
@@ -104,7 +104,7 @@ def time_all(session: Session) -> None:
         (op, size, dtype)
         for op in session.ops
         for size in suites.sizes(op, _tiers(session, lanes))
-        for dtype in (DTYPES if session.options.full else DTYPES[:1])
+        for dtype in session.options.dtypes or (DTYPES if session.options.full else DTYPES[:1])
     ]
     try:
         _time_tasks(session, lanes, tasks)
@@ -152,7 +152,7 @@ def _time_size(session: Session, lanes: Sequence[Lane], op: str, size: Any, dtyp
     after = {(each.phase, each.label): each for each in _captured(session, op, size, dtype, seed + 20)}
     pairs = [(case, lane, kernel) for case in cases for lane in lanes for kernel in _contestants(session, case, lane)]
     # Half of the share goes to proofs and copies.
-    seconds = max(FEWEST_SECONDS, min(1.0, 0.5 * share / max(1, len(pairs))))
+    seconds = max(FEWEST_SECONDS, min(MOST_SECONDS, 0.5 * share / max(1, len(pairs))))
     for case, lane, kernel in pairs:
         row = _time_kernel(session, case, after.get((case.phase, case.label)), lane, kernel, seconds)
         if row is not None:
@@ -194,6 +194,9 @@ def _time_kernel(
 def _row(session: Session, case: Case, lane: Lane, kernel: Kernel, timing: Timing, verdict: Verdict) -> Row:
     work = case.work
     stands = roof.standing(work, timing, session.roof(lane.device, case.dtype), roof.savings(kernel.op, kernel.variant))
+    if stands.impossible:  # or the roof was probed in a busy moment, which made it too low
+        best = session.raise_roof(lane.device, case.dtype)
+        stands = roof.standing(work, timing, best, roof.savings(kernel.op, kernel.variant))
     return Row(
         case.op, case.label, case.phase, str(lane.device), kernel.backend, kernel.variant, kernel.place, case.dtype,
         case.size.name, case.size.origin, case.size.tier, case.shapes, _plain(case.call.params),

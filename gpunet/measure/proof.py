@@ -26,7 +26,7 @@ from gpunet import config, devices
 from gpunet.devices import Device
 from gpunet.dispatch import Kernel
 from gpunet.measure import tolerances
-from gpunet.measure.calls import DEFINITION, Case, capture, outputs, seeded
+from gpunet.measure.calls import DEFINITION, Case, definitions, outputs, seeded
 from gpunet.measure.rows import Proof
 
 REPEATS = 3
@@ -219,7 +219,7 @@ def prove_gradient(suite: ModuleType, size: Any, seed: int) -> Proof:
     proof = Proof(op, f"{op} gradients", "gradient", "cpu", DEFINITION, "reference", "", "float64", size.name, "passed")
     try:
         tensors = suite.tensors(size, np.float64, devices.CPU, seed)
-        with config.use_backend(DEFINITION):
+        with definitions():
             result = gradcheck(function, [tensors[name] for name in names], raise_exception=False)
         worst = max(result.rows, key=lambda each: each.ratio, default=None)
         if worst is not None:
@@ -231,4 +231,4 @@ def prove_gradient(suite: ModuleType, size: Any, seed: int) -> Proof:
     return proof
 
 
-__all__ = ["Verdict", "capture", "poisoned", "prove", "prove_gradient", "row", "untested"]
+__all__ = ["Verdict", "poisoned", "prove", "prove_gradient", "row", "untested"]

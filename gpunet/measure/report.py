@@ -258,7 +258,7 @@ def _proofs(report: Report) -> str:
     for each in report.proofs:
         groups.setdefault((each.entry, tables.lane_of(each), each.variant), []).append(each)
     rows = [_proof_cells(key, each) for key, each in groups.items()]
-    heads = ("kernel", "passed", "largest error, of what is allowed", "same bits", "what is wrong")
+    heads = ("kernel", "passed", "of the allowed error")
     details = f"<details open><summary>Every kernel</summary>{_table(heads, rows, (1, 2))}</details>"
     return _table(("where", *words), counts, (1, 2, 3, 4)) + details
 
@@ -272,19 +272,21 @@ def _proof_cells(key: tuple[str, str, str], proofs: Sequence[Proof]) -> list[str
     passed = sum(each.status == "passed" for each in counted)
     shares = [each.reached / each.allowed for each in counted if each.reached is not None and each.allowed]
     bits = [each.deterministic for each in counted if each.deterministic is not None]
-    wrong = [f"{each.size} {each.dtype}: {each.reason}" for each in counted if each.status != "passed"]
-    same = "–" if not bits else "yes" if all(bits) else _mark(False, "no")
-    dtypes = ", ".join(sorted({each.dtype for each in counted if each.dtype}))
-    closest = f"{100 * max(shares):.2g} %" if shares else "–"
     entry, lane, variant = key
-    about = escape(", ".join(part for part in (lane, variant, dtypes) if part))
+    dtypes = sorted({each.dtype for each in counted if each.dtype})
+    about = escape(
+        ", ".join(part for part in (lane, variant, *dtypes, "same bits" if bits and all(bits) else "") if part)
+    )
+    wrong = [f"{each.size} {each.dtype}: {each.reason}" for each in counted if each.status != "passed"]
     return [
-        f'{escape(entry)}<br><span class="soft">{about}</span>',
+        "<br>".join([escape(entry), f'<span class="soft">{about}</span>', *(_mark(False, line) for line in wrong)]),
         _mark(passed == len(counted), f"{passed} of {len(counted)}"),
-        closest,
-        same,
-        "; ".join(_mark(False, line) for line in wrong),
+        _share_text(max(shares)) if shares else "–",
     ]
+
+
+def _share_text(share: float) -> str:
+    return "0 %" if share == 0 else "&lt; 0.1 %" if share < 1e-3 else f"{100 * share:.2g} %"
 
 
 def _machine(report: Report) -> str:

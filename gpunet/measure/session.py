@@ -43,11 +43,13 @@ class Options:
     """Ops to look at; None for all."""
     tiers: tuple[str, ...] | None = None
     """Tiers of sizes to time; None for "quick", and with ``full`` every tier that suits the devices."""
+    dtypes: tuple[str, ...] | None = None
+    """Dtypes to time; None for float32, and with ``full`` for both. Proofs are always in both."""
     quiet: bool = False
     """Show nothing."""
 
     def __post_init__(self) -> None:
-        allowed = {"parts": PARTS, "ops": suites.names(), "tiers": suites.TIERS}
+        allowed = {"parts": PARTS, "ops": suites.names(), "tiers": suites.TIERS, "dtypes": DTYPES}
         for name, choices in allowed.items():
             wrong = [each for each in getattr(self, name) or () if each not in choices]
             if wrong:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-import gpunet as gn
 from gpunet import config, data, dispatch, nn, optim
 from gpunet import functional as F
+from gpunet.creation import tensor
 from gpunet.devices import Device
+from gpunet.graph import no_grad
 from gpunet.measure import calls
 from gpunet.measure.charts import png
 from gpunet.measure.rows import Agreement, Curve
@@ -129,8 +130,8 @@ class _Run:
 
     def _update(self, x: np.ndarray, y: np.ndarray) -> Any:
         self.optimizer.zero_grad()
-        logits = self.model(gn.tensor(x, device=self.device))
-        loss = F.cross_entropy(logits, gn.tensor(y, device=self.device))
+        logits = self.model(tensor(x, device=self.device))
+        loss = F.cross_entropy(logits, tensor(y, device=self.device))
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -159,9 +160,9 @@ def predict(model: Any, x: np.ndarray, device: Device, left: Callable[[], float]
     """The class with the largest logit, for each image; for the first of them where the time runs out."""
     model.eval()
     found: list[np.ndarray] = []
-    with gn.no_grad():
+    with no_grad():
         for start in range(0, len(x), TESTED):
-            logits = model(gn.tensor(x[start : start + TESTED], device=device))
+            logits = model(tensor(x[start : start + TESTED], device=device))
             found.append(device.to_host(logits.data).argmax(axis=1))
             if left() <= 0:
                 break

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
+
+from gpunet.devices import Device
 from gpunet.errors import ArgumentError, DeviceError, GraphError
 from gpunet.ops.checks import need_number, need_tensor
 from gpunet.tensor import Tensor
@@ -57,6 +60,13 @@ def clip_grad_norm_(
     if any(each.device is not device for each in grads):
         places = ", ".join(sorted({str(each.device) for each in grads}))
         raise DeviceError(f"{op}: all gradients must be on one device, got {places}")
+    with np.errstate(all="ignore"):  # inf and NaN are values, as in the ops
+        return _clip_norm(op, device, grads, max_norm, norm_type, error_if_nonfinite)
+
+
+def _clip_norm(
+    op: str, device: Device, grads: list[Tensor], max_norm: float, norm_type: float, error_if_nonfinite: bool
+) -> Tensor:
     xp = device.xp
     # A norm for each gradient, then the norm of these: the same number, without joining the gradients.
     norms = [xp.linalg.norm(each.data.ravel(), norm_type) for each in grads if each.data.size]
@@ -64,7 +74,7 @@ def clip_grad_norm_(
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise GraphError(f"{op}: the norm of the gradients must be finite, got {float(total)}; nothing was scaled")
     factor = xp.minimum(max_norm / (total + 1e-6), 1.0)
-    for each in grads:
+    for each in {id(each): each for each in grads}.values():
         each.data = each.data * factor.astype(each.dtype)  # a new array: two gradients may share one
         each._bump(op)
     return Tensor._wrap(xp.asarray(total), device)

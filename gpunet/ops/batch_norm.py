@@ -62,7 +62,7 @@ def _axes(x: Tensor) -> tuple[int, ...]:
 
 
 def _along_channels(v: Tensor, x: Tensor) -> Tensor:
-    """V (C,) so that it broadcasts against x."""
+    """v (C,) so that it broadcasts against x."""
     return v.reshape(-1, *[1] * (x.ndim - 2))
 
 

@@ -246,7 +246,7 @@ class Sqrt(Function):
 
 
 class Abs(Function):
-    """|x|; the gradient at 0 is 0."""
+    """|x|; the gradient at 0 and at NaN is 0."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Any:
@@ -256,7 +256,8 @@ class Abs(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (x,) = ctx.saved
-        return gy * Tensor._wrap(x.device.xp.sign(x.data), x.device)
+        sign = (x.data > 0).astype(x.dtype) - (x.data < 0)  # 0 beside NaN too, unlike the library's sign
+        return gy * Tensor._wrap(sign, x.device)
 
 
 class Sin(Function):

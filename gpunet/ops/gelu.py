@@ -51,9 +51,10 @@ def _curvature(x: Tensor, approximate: str) -> Tensor:
     k = math.sqrt(2 / math.pi)
     u1 = (x * x * (3 * CUBIC) + 1) * k  # u'
     u2 = x * (6 * CUBIC * k)  # u''
-    s = ((x * x * CUBIC + 1) * x * (2 * k)).sigmoid()  # y = x * s, s = sigmoid(2 * u)
-    s1 = 2 * u1 * s * (1 - s)
-    s2 = 2 * u2 * s * (1 - s) + 2 * u1 * (1 - 2 * s) * s1
+    z = (x * x * CUBIC + 1) * x * (2 * k)
+    s, t = z.sigmoid(), (-z).sigmoid()  # y = x * s, s = sigmoid(2 * u); t = 1 - s, without the cancellation
+    s1 = 2 * u1 * s * t
+    s2 = 2 * u2 * s * t + 2 * u1 * (t - s) * s1
     return 2 * s1 + x * s2
 
 

@@ -48,8 +48,7 @@ def _need_changeable(op: str, x: Tensor, flows: bool) -> None:
             f"{op}: a leaf that needs a gradient must not change in place, got shape {x.shape}; "
             "change it under gn.no_grad(), or use the form that is not in place"
         )
-    sharers = version_of(x).sharers
-    other = next((each for each in sharers.values() if each is not x), None) if sharers else None
+    other = version_of(x).sharer(x)
     if other is not None:  # the other tensor's history would not know of the change
         raise GraphError(
             f"{op}: a tensor that shares memory with a view of it (or is one) must not change in place while gradients "

@@ -4,6 +4,7 @@
 """
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
@@ -100,14 +101,14 @@ def mean(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     if x.dtype.kind != "f":
         raise DTypeError(f"mean: the tensor must be floating, got {x.dtype}; use .float()")
     axes = axes_of("mean", dim, x.ndim)
-    count = int(np.prod([x.shape[axis] for axis in axes]))
+    count = math.prod([x.shape[axis] for axis in axes])
     return Sum.apply(x, axes=axes, keepdim=keepdim) / count
 
 
 def var(x: Tensor, dim: Any = None, correction: int = 1, keepdim: bool = False) -> Tensor:
     """Mean of the squared distance from the mean, with divisor n - correction; two passes, so no cancellation."""
     axes = axes_of("var", dim, x.ndim)
-    count = int(np.prod([x.shape[axis] for axis in axes]))
+    count = math.prod([x.shape[axis] for axis in axes])
     away = x - mean(x, axes, keepdim=True)
     total = Sum.apply(away * away, axes=axes, keepdim=keepdim)
     return total / builtins.max(count - correction, 0)
@@ -128,8 +129,12 @@ def _extremum(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Any:
     if dim is None:
         _need_elements(op, x, None)
         return Extremum.apply(x, axes=tuple(range(x.ndim)), keepdim=False, name=op)
+    axes = axes_of(op, dim, x.ndim)
+    if not axes:  # a single number along its only, missing, axis
+        return Extremum.apply(x, axes=(), keepdim=True, name=op), _position(f"arg{op}", x, None, keepdim=True)
+    (axis,) = axes
+    _need_elements(op, x, axis)
     position = _position(f"arg{op}", x, dim, keepdim=True)
-    (axis,) = axes_of(op, dim, x.ndim)
     values = take_along(x, position, axis)
     return (values, position) if keepdim else (values.squeeze(axis), position.squeeze(axis))
 

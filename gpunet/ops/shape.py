@@ -1,5 +1,6 @@
 """Shapes, views, indexing, joining, casting. NumPy or CuPy does it; what can be a view is one."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -161,7 +162,7 @@ def _sizes(shape: Any) -> tuple[int, ...]:
 
 def _resolve(op: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     """``shape`` with its -1 worked out."""
-    known = int(np.prod([size for size in shape if size != -1]))
+    known = math.prod([size for size in shape if size != -1])
     free = shape.count(-1)
     total = x.numel()
     fits = (known > 0 and total % known == 0) if free else known == total
@@ -191,7 +192,7 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     first, last = axis_of("flatten", start_dim, x.ndim, "start_dim"), axis_of("flatten", end_dim, x.ndim, "end_dim")
     if first > last:
         raise ArgumentError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
-    joined = int(np.prod(x.shape[first : last + 1]))
+    joined = math.prod(x.shape[first : last + 1])
     return reshape(x, ((*x.shape[:first], joined, *x.shape[last + 1 :]),))
 
 

@@ -10,7 +10,7 @@ from gpunet.errors import ArgumentError
 if TYPE_CHECKING:
     from gpunet.train.trainer import Trainer
 
-Logs = dict[str, float] | None
+Logs = Any  # dict[str, float], or None; Any spares every override a check for None
 MOMENTS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
 
 

@@ -10,7 +10,7 @@ from ..common.windows import adaptive_index
 
 @kernel("adaptive_avg_pool2d.forward", backend="numpy")
 def adaptive_avg_pool2d_forward_reference(x, *, output_size):
-    """Y (N, C, OH, OW) from x (N, C, H, W)."""
+    """y (N, C, OH, OW) from x (N, C, H, W)."""
     y = window_sums(x, output_size)
     y /= areas(x.shape[2:], output_size).astype(x.dtype)
     return y
@@ -18,7 +18,7 @@ def adaptive_avg_pool2d_forward_reference(x, *, output_size):
 
 @kernel("adaptive_avg_pool2d.grad_x", backend="numpy")
 def adaptive_avg_pool2d_grad_x_reference(gy, *, input_size):
-    """Gx (N, C, H, W) from gy (N, C, OH, OW).
+    """gx (N, C, H, W) from gy (N, C, OH, OW).
 
     The windows that hold pixel iy are themselves a window of the outputs, by the same formula with H and OH exchanged
     (title page): so this is again a sum over windows, of each output's share.

@@ -10,7 +10,7 @@ from ..common.windows import adaptive_index
 
 @kernel("adaptive_max_pool2d.forward", backend="numpy")
 def adaptive_max_pool2d_forward_reference(x, *, output_size):
-    """Y and index (int64, iy * W + ix), both (N, C, OH, OW), from x (N, C, H, W)."""
+    """y and index (int64, iy * W + ix), both (N, C, OH, OW), from x (N, C, H, W)."""
     N, C, H, W = x.shape
     OH, OW = output_size
     iy, inside_y = adaptive_index(H, OH)  # (OH, KH), iy in 0 .. H-1
@@ -31,7 +31,7 @@ def adaptive_max_pool2d_forward_reference(x, *, output_size):
 
 @kernel("adaptive_max_pool2d.grad_x", backend="numpy")
 def adaptive_max_pool2d_grad_x_reference(gy, index, *, input_size):
-    """Gx (N, C, H, W) from gy and index, both (N, C, OH, OW)."""
+    """gx (N, C, H, W) from gy and index, both (N, C, OH, OW)."""
     N, C = gy.shape[:2]
     H, W = input_size
     gx = np.zeros(N * C * H * W, dtype=gy.dtype)
@@ -42,7 +42,7 @@ def adaptive_max_pool2d_grad_x_reference(gy, index, *, input_size):
 
 @kernel("adaptive_max_pool2d.gather", backend="numpy")
 def adaptive_max_pool2d_gather_reference(x, index):
-    """X (N, C, H, W) at the places index (N, C, OH, OW)."""
+    """x (N, C, H, W) at the places index (N, C, OH, OW)."""
     N, C, OH, OW = index.shape
     planes = x.reshape(N, C, x.shape[2] * x.shape[3])
     return np.take_along_axis(planes, index.reshape(N, C, OH * OW), axis=2).reshape(N, C, OH, OW)

@@ -13,7 +13,7 @@ from ..common.windows import cropped, padded, pool_padding, positions
 
 @kernel("avg_pool2d.forward", backend="numpy")
 def avg_pool2d_forward_reference(x, *, kernel_size, stride, padding, output_size, count_include_pad, divisor_override):
-    """Y (N, C, OH, OW) from x (N, C, H, W)."""
+    """y (N, C, OH, OW) from x (N, C, H, W)."""
     N, C, H, W = x.shape
     xp = padded(x, pool_padding((H, W), output_size, kernel_size, stride, padding))
     y = np.zeros((N, C, *output_size), dtype=x.dtype)
@@ -26,7 +26,7 @@ def avg_pool2d_forward_reference(x, *, kernel_size, stride, padding, output_size
 
 @kernel("avg_pool2d.grad_x", backend="numpy")
 def avg_pool2d_grad_x_reference(gy, *, input_size, kernel_size, stride, padding, count_include_pad, divisor_override):
-    """Gx (N, C, H, W) from gy (N, C, OH, OW): every position of a window gets the same share."""
+    """gx (N, C, H, W) from gy (N, C, OH, OW): every position of a window gets the same share."""
     N, C, *output_size = gy.shape
     divisor = divisors(input_size, output_size, kernel_size, stride, padding, count_include_pad, divisor_override)
     share = gy / divisor.astype(gy.dtype)

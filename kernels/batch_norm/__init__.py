@@ -22,8 +22,8 @@ Gradient; xhat = (x - mean) * invstd is recomputed, not kept:
 Rules:
     - Sums and the per-channel factors are in float64 or compensated to the like, and rounded once to x's dtype.
     - inf or NaN in a channel makes that channel NaN in training; in eval it stays where it is.
-    - No values (N = 0) give NaN statistics; one value a channel gives var = 0 and y = b. Whether that is an error is
-      the op's decision.
+    - No values (N = 0) give NaN statistics, and gw and gb of zeros; one value a channel gives var = 0 and y = b.
+      Whether that is an error is the op's decision.
 
 Work, in flop an element:
     forward 7 (sum, difference, square, sum, product, product or sum twice), forward_eval 3, grad_wb 4, grad_x 6,

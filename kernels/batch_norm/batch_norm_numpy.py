@@ -16,7 +16,7 @@ def _axes(x):
 
 
 def _along_channels(v, x):
-    """V (C,), in x's dtype, with axes of length 1 so that it broadcasts against x (N, C, ...)."""
+    """v (C,), in x's dtype, with axes of length 1 so that it broadcasts against x (N, C, ...)."""
     return v.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
 
 
@@ -46,7 +46,7 @@ def batch_norm_forward_reference(x, w, b, *, eps):
 
 @kernel("batch_norm.forward_eval", backend="numpy")
 def batch_norm_forward_eval_reference(x, mean, var, w, b, *, eps):
-    """Y with given statistics."""
+    """y with given statistics."""
     with np.errstate(all="ignore"):
         scale = 1 / np.sqrt(var.astype(np.float64) + eps)
         y = x - _along_channels(mean, x)
@@ -58,18 +58,18 @@ def batch_norm_forward_eval_reference(x, mean, var, w, b, *, eps):
 
 @kernel("batch_norm.grad_wb", backend="numpy")
 def batch_norm_grad_wb_reference(gy, x, mean, invstd):
-    """Gw = sum of gy * xhat, gb = sum of gy."""
+    """gw = sum of gy * xhat, gb = sum of gy."""
     with np.errstate(all="ignore"):
         d = x - _along_channels(mean, x)
         d *= gy
-        gw = _channel_sum(d) * invstd
+        gw = _channel_sum(d) * (invstd if x.size else 1)  # without values invstd is NaN, and the sum of nothing 0
         gb = _channel_sum(gy)
     return gw.astype(x.dtype), gb.astype(x.dtype)
 
 
 @kernel("batch_norm.grad_x", backend="numpy")
 def batch_norm_grad_x_reference(gy, x, w, mean, invstd, gw, gb):
-    """Gx = w * invstd * (gy - gb / M - xhat * gw / M), as factor * gy + slope * (x - mean) + level."""
+    """gx = w * invstd * (gy - gb / M - xhat * gw / M), as factor * gy + slope * (x - mean) + level."""
     with np.errstate(all="ignore"):
         count = np.float64(x.size // max(x.shape[1], 1))
         factor = invstd.astype(np.float64) if w is None else invstd.astype(np.float64) * w
@@ -84,6 +84,6 @@ def batch_norm_grad_x_reference(gy, x, w, mean, invstd, gw, gb):
 
 @kernel("batch_norm.grad_x_eval", backend="numpy")
 def batch_norm_grad_x_eval_reference(gy, w, invstd):
-    """Gx = w * invstd * gy."""
+    """gx = w * invstd * gy."""
     with np.errstate(all="ignore"):
         return gy * _along_channels(invstd if w is None else invstd.astype(np.float64) * w, gy)

@@ -22,7 +22,7 @@ from .shapes import adaptive_window, reach
 
 
 def padded(x, padding, value=0.0):
-    """X (N, C, H, W) with ``padding`` = (top, bottom, left, right) elements of ``value`` around it.
+    """x (N, C, H, W) with ``padding`` = (top, bottom, left, right) elements of ``value`` around it.
 
     x itself, not a copy, when there is nothing to add: callers only read the result.
     """

@@ -21,7 +21,7 @@ from ..common.windows import cropped, padded, positions, windows
 
 @kernel("conv2d.forward", backend="numpy")
 def conv2d_forward_reference(x, w, b, *, stride, padding, dilation, groups):
-    """Y (N, F, OH, OW) from x (N, C, H, W), w (F, CG, KH, KW) and b (F,) or None."""
+    """y (N, F, OH, OW) from x (N, C, H, W), w (F, CG, KH, KW) and b (F,) or None."""
     N = x.shape[0]
     F, CG, KH, KW = w.shape
     view = windows(padded(x, padding), (KH, KW), stride, dilation)  # (N, C, KH, KW, OH, OW), no memory yet
@@ -36,7 +36,7 @@ def conv2d_forward_reference(x, w, b, *, stride, padding, dilation, groups):
 
 @kernel("conv2d.grad_x", backend="numpy")
 def conv2d_grad_x_reference(gy, w, *, input_size, stride, padding, dilation, groups):
-    """Gx (N, C, H, W) from gy (N, F, OH, OW) and w (F, CG, KH, KW).
+    """gx (N, C, H, W) from gy (N, F, OH, OW) and w (F, CG, KH, KW).
 
     The forward pass in reverse. Transposed weights times gy give the gradient of the columns; each position of the
     window then adds its share to the pixels that it was read from. One position at a time, so that the gradient of
@@ -55,7 +55,7 @@ def conv2d_grad_x_reference(gy, w, *, input_size, stride, padding, dilation, gro
 
 @kernel("conv2d.grad_w", backend="numpy")
 def conv2d_grad_w_reference(gy, x, *, kernel_size, stride, padding, dilation, groups):
-    """Gw (F, CG, KH, KW) from gy (N, F, OH, OW) and x (N, C, H, W).
+    """gw (F, CG, KH, KW) from gy (N, F, OH, OW) and x (N, C, H, W).
 
     The sum runs over all images and all pixels at once: N*OH*OW is the inner axis of a single matrix product a group.
     """
@@ -69,5 +69,5 @@ def conv2d_grad_w_reference(gy, x, *, kernel_size, stride, padding, dilation, gr
 
 @kernel("conv2d.grad_b", backend="numpy")
 def conv2d_grad_b_reference(gy):
-    """Gb (F,) from gy (N, F, OH, OW): the bias is added to every image and pixel, so it hears from each."""
+    """gb (F,) from gy (N, F, OH, OW): the bias is added to every image and pixel, so it hears from each."""
     return gy.sum(axis=(0, 2, 3))

@@ -13,7 +13,7 @@ def _targets(target, ignore_index):
 
 
 def _target_weight(t, w):
-    """W[t] (N, S), or 1."""
+    """w[t] (N, S), or 1."""
     return 1 if w is None else w[t[:, 0]]
 
 
@@ -39,7 +39,7 @@ def cross_entropy_forward_reference(x, target, w, *, ignore_index, label_smoothi
 
 @kernel("cross_entropy.grad_x", backend="numpy")
 def cross_entropy_grad_x_reference(gloss, x, lse, target, w, *, ignore_index, label_smoothing):
-    """Gx = share * p[c] - hit * [c = t] - spread * w[c], the three factors being one number a position."""
+    """gx = share * p[c] - hit * [c = t] - spread * w[c], the three factors being one number a position."""
     C = x.shape[1]
     t, ignored = _targets(target, ignore_index)
     with np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ CHUNK = 1 << 13  # blocks of four words that are drawn at once: what they need f
 
 @kernel("dropout.forward", backend="numpy")
 def dropout_forward_reference(x, *, p, seed, op, span=1):
-    """Y = x * d, d = 0 or 1 / (1 - p), one d for each span of elements."""
+    """y = x * d, d = 0 or 1 / (1 - p), one d for each span of elements."""
     masks = cdiv(x.size, span)
     d = _mask(masks, p, seed, op, x.dtype)
     if span > 1:
@@ -24,7 +24,7 @@ def dropout_forward_reference(x, *, p, seed, op, span=1):
 
 
 def _mask(masks, p, seed, op, dtype):
-    """D for mask 0 .. masks-1, in x's dtype."""
+    """d for mask 0 .. masks-1, in x's dtype."""
     threshold = min(round(p * 2**32), 2**32)
     scale = 1 / (1 - p) if threshold < 2**32 else 0.0  # every word is below 2**32: nothing is kept
     d = np.empty(masks, dtype)

@@ -17,7 +17,7 @@ CUBIC = 0.044715
 
 @kernel("gelu.forward", backend="numpy")
 def gelu_forward_reference(x, *, approximate):
-    """Y = x * Phi(x)."""
+    """y = x * Phi(x)."""
     with np.errstate(all="ignore"):  # -inf * 0, and powers of large x
         if approximate == "none":
             return x * (0.5 * (1 + erf(x * SQRT_HALF)))
@@ -26,7 +26,7 @@ def gelu_forward_reference(x, *, approximate):
 
 @kernel("gelu.grad_x", backend="numpy")
 def gelu_grad_x_reference(gy, x, *, approximate):
-    """Gx = gy * (Phi(x) + x * Phi'(x))."""
+    """gx = gy * (Phi(x) + x * Phi'(x))."""
     with np.errstate(all="ignore"):
         if approximate == "none":
             density = DENSITY_AT_0 * np.exp(-0.5 * x * x)

@@ -37,7 +37,7 @@ def layer_norm_forward_reference(x, w, b, *, eps):
 
 @kernel("layer_norm.grad_wb", backend="numpy")
 def layer_norm_grad_wb_reference(gy, x, mean, invstd):
-    """Gw = sum over rows of gy * xhat, gb = sum over rows of gy."""
+    """gw = sum over rows of gy * xhat, gb = sum over rows of gy."""
     with np.errstate(all="ignore"):
         gw = (gy * _xhat(x, mean, invstd)).sum(axis=0, dtype=np.float64)
         gb = gy.sum(axis=0, dtype=np.float64)
@@ -46,7 +46,7 @@ def layer_norm_grad_wb_reference(gy, x, mean, invstd):
 
 @kernel("layer_norm.grad_x", backend="numpy")
 def layer_norm_grad_x_reference(gy, x, w, mean, invstd):
-    """Gx = invstd * (g - mean of g - xhat * mean of (g * xhat)), g = gy * w."""
+    """gx = invstd * (g - mean of g - xhat * mean of (g * xhat)), g = gy * w."""
     with np.errstate(all="ignore"):
         xhat = _xhat(x, mean, invstd)
         g = gy if w is None else gy * w

@@ -8,13 +8,13 @@ from gpunet.dispatch import kernel
 
 @kernel("leaky_relu.forward", backend="numpy")
 def leaky_relu_forward_reference(x, *, negative_slope):
-    """Y = x above 0, negative_slope * x elsewhere."""
+    """y = x above 0, negative_slope * x elsewhere."""
     with np.errstate(all="ignore"):  # 0 * inf, even where x itself is taken
         return np.where(x > 0, x, negative_slope * x)
 
 
 @kernel("leaky_relu.grad_x", backend="numpy")
 def leaky_relu_grad_x_reference(gy, x, *, negative_slope):
-    """Gx = gy above 0, negative_slope * gy elsewhere."""
+    """gx = gy above 0, negative_slope * gy elsewhere."""
     with np.errstate(all="ignore"):
         return np.where(x > 0, gy, negative_slope * gy)

@@ -8,7 +8,7 @@ from gpunet.dispatch import kernel
 
 @kernel("log_softmax.forward", backend="numpy")
 def log_softmax_forward_reference(x, *, axis):
-    """Y = (x - m) - log(sum of exp(x - m)), m the maximum along the axis."""
+    """y = (x - m) - log(sum of exp(x - m)), m the maximum along the axis."""
     with np.errstate(all="ignore"):  # inf - inf
         y = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
         y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
@@ -17,7 +17,7 @@ def log_softmax_forward_reference(x, *, axis):
 
 @kernel("log_softmax.grad_x", backend="numpy")
 def log_softmax_grad_x_reference(gy, y, *, axis):
-    """Gx = gy - exp(y) * sum of gy."""
+    """gx = gy - exp(y) * sum of gy."""
     with np.errstate(all="ignore"):  # gy may hold inf
         gx = np.exp(y)
         gx *= gy.sum(axis=axis, keepdims=True)

@@ -8,7 +8,7 @@ from gpunet.dispatch import kernel
 
 @kernel("matmul.forward", backend="numpy")
 def matmul_forward_reference(a, b, *, transpose_a, transpose_b):
-    """Y (..., M, N) from a (..., M, K) and b (..., K, N), each with its last two axes exchanged if its flag says so.
+    """y (..., M, N) from a (..., M, K) and b (..., K, N), each with its last two axes exchanged if its flag says so.
 
     Exchanging axes only relabels strides: the matrix product underneath reads either order as it lies.
     """

@@ -15,7 +15,7 @@ from ..common.windows import cropped, padded, pool_padding, positions
 
 @kernel("max_pool2d.forward", backend="numpy")
 def max_pool2d_forward_reference(x, *, kernel_size, stride, padding, dilation, output_size):
-    """Y and index, both (N, C, OH, OW), from x (N, C, H, W)."""
+    """y and index, both (N, C, OH, OW), from x (N, C, H, W)."""
     N, C = x.shape[:2]
     room = pool_padding(x.shape[2:], output_size, kernel_size, stride, padding, dilation)
     xp = padded(x, room, value=-np.inf)
@@ -42,7 +42,7 @@ def first_inside(output_size, kernel_size, stride, padding, dilation):
 
 @kernel("max_pool2d.grad_x", backend="numpy")
 def max_pool2d_grad_x_reference(gy, index, *, input_size, kernel_size, stride, padding, dilation):
-    """Gx (N, C, H, W) from gy and index, both (N, C, OH, OW).
+    """gx (N, C, H, W) from gy and index, both (N, C, OH, OW).
 
     A pixel that won in several windows collects from each, in the order of the positions.
     """
@@ -57,7 +57,7 @@ def max_pool2d_grad_x_reference(gy, index, *, input_size, kernel_size, stride, p
 
 @kernel("max_pool2d.gather", backend="numpy")
 def max_pool2d_gather_reference(x, index, *, kernel_size, stride, padding, dilation):
-    """X (N, C, H, W) at the winning positions index (N, C, OH, OW)."""
+    """x (N, C, H, W) at the winning positions index (N, C, OH, OW)."""
     output_size = index.shape[2:]
     xp = padded(x, pool_padding(x.shape[2:], output_size, kernel_size, stride, padding, dilation))
     y = empty(index.shape, x.dtype)

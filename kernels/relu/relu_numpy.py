@@ -8,7 +8,7 @@ from gpunet.dispatch import kernel
 
 @kernel("relu.forward", backend="numpy")
 def relu_forward_reference(x):
-    """Y = max(x, 0); np.maximum, unlike a comparison, hands NaN on."""
+    """y = max(x, 0); np.maximum, unlike a comparison, hands NaN on."""
     return np.maximum(x, 0)
 
 

@@ -8,7 +8,7 @@ from gpunet.dispatch import kernel
 
 @kernel("softmax.forward", backend="numpy")
 def softmax_forward_reference(x, *, axis):
-    """Y = exp(x - m) / sum of exp(x - m), m the maximum along the axis."""
+    """y = exp(x - m) / sum of exp(x - m), m the maximum along the axis."""
     with np.errstate(all="ignore"):  # inf - inf
         y = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
         np.exp(y, out=y)
@@ -18,7 +18,7 @@ def softmax_forward_reference(x, *, axis):
 
 @kernel("softmax.grad_x", backend="numpy")
 def softmax_grad_x_reference(gy, y, *, axis):
-    """Gx = y * (gy - sum of gy * y)."""
+    """gx = y * (gy - sum of gy * y)."""
     with np.errstate(all="ignore"):  # gy may hold inf
         gx = gy * y
         gx = gy - gx.sum(axis=axis, keepdims=True)

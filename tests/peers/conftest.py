@@ -11,8 +11,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     twins = sys.modules.get("tests.peers.twins")
     name = getattr(item, "originalname", item.name)
-    if report.when == "call" and twins is not None and name in twins.TRIED:
-        report.user_properties.append(("configurations", twins.TRIED.pop(name)))
+    if report.when == "call" and twins is not None and name in twins.PLANNED:
+        tried, planned = twins.TRIED.pop(name, 0), twins.PLANNED[name]
+        report.user_properties.append(("configurations", tried))
+        if report.passed and tried < 0.8 * planned:  # too many thrown away, or the test forgot to compare
+            report.outcome, report.longrepr = "failed", f"{planned} configurations were planned, {tried} compared"
     return report
 
 

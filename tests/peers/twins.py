@@ -14,7 +14,7 @@ from gpunet.errors import GpunetError
 torch = pytest.importorskip("torch", reason='PyTorch is not installed; pip install "gpunet[peers]"')
 torch.set_num_threads(1)
 
-TIGHT = {"float64": 1e-10, "float32": 2e-5}  # allowed difference, relative to the largest value of an array
+TIGHT = {"float64": 1e-10, "float32": 2e-5}  # allowed difference, relative to an array's largest value, or to 1
 PLANNED: dict[str, int] = {}  # test -> configurations it tries
 TRIED: dict[str, int] = {}  # test -> configurations it has tried in this process
 
@@ -68,14 +68,14 @@ kinds = st.sampled_from(["normal", "normal", "ties", "special"])
 
 
 def assert_close(got: Any, wanted: Any, dtype: str, what: str, slack: float = 1.0) -> None:
-    """Equal to rounding: relative to the largest finite value, with NaN and infinities at the same places."""
-    ours, theirs = np.asarray(got.data), wanted.detach().numpy()
+    """Equal to rounding, with NaN and infinities at the same places. Inputs are near 1, so that is the least scale."""
+    ours, theirs = np.asarray(got.data), wanted.numpy(force=True)
     assert ours.shape == theirs.shape, f"{what}: shape {ours.shape}, PyTorch {theirs.shape}"
     assert str(ours.dtype) == str(theirs.dtype), f"{what}: dtype {ours.dtype}, PyTorch {theirs.dtype}"
     if ours.dtype.kind != "f":
         np.testing.assert_array_equal(ours, theirs, err_msg=what)
         return
-    scale = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0)) or 1.0
+    scale = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=1))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TIGHT[dtype] * scale * slack, err_msg=what)
 
 
@@ -89,6 +89,7 @@ def outcome(function: Callable[[], Any], refusals: tuple[type[Exception], ...]) 
 
 def both(ours: Callable[..., Any], theirs: Callable[..., Any], given: Sequence[Any], dtype: str) -> Any:
     """Runs both on tensors made of the same arrays. None if both refuse; if one refuses, that is the failure."""
+    given = [np.asarray(each) if isinstance(each, np.generic) else each for each in given]
     xs = [_ours(each, dtype) for each in given]
     ts = [_theirs(each, dtype) for each in given]
     y = outcome(lambda: ours(*xs), (GpunetError,))
@@ -145,6 +146,7 @@ def compare(
         assert a.requires_grad == b.requires_grad, "one carries a gradient, the other does not"
     if not ours_in or not flowing:
         return
+    second = second and all(x.numel() for x in ours_in)  # of nothing, the gradient's own gradient says nothing
     gys = [normal(seed + k, *a.shape).astype(dtype) for k, (a, _) in enumerate(flowing)]
     our_gys = [gn.tensor(g, requires_grad=second) for g in gys]
     their_gys = [torch.tensor(g, requires_grad=second) for g in gys]
@@ -168,7 +170,10 @@ def _second(
     ours = [(a, v) for a, _, v in pairs if a.requires_grad]
     theirs = [(b, v) for _, b, v in pairs if b.requires_grad]
     none = [None] * len(our_in)
-    our_second = gn.grad([a for a, _ in ours], our_in, [gn.tensor(v) for _, v in ours], allow_unused=True) if ours else none
+    our_second: Any = none
+    if ours:
+        roots, starts = [a for a, _ in ours], [gn.tensor(v) for _, v in ours]
+        our_second = gn.grad(roots, our_in, starts, allow_unused=True)
     their_second: Any = none
     if theirs:
         roots, starts = [b for b, _ in theirs], [torch.tensor(v) for _, v in theirs]

@@ -7,13 +7,14 @@
 fashion_mini: the first 300 images of each class in the training part of Fashion-MNIST and the first 100 of each class
 in its test part, in their own order. The four IDX files come from Debian's package.
 
-digits8: the 1,797 digits that scikit-learn carries, in their own order. Of each class every fifth image, beginning with
-the third, is for testing: 359 images, the nearest whole number to a fifth of each class.
+digits8: the 1,797 digits that scikit-learn carries, cut 4 to 1 within each class by ``train_val_test_split`` with its
+own seed, 0, as mnist5k is. At this size the cut matters: a softmax regression gets 97.2 % in five-fold cross-validation
+over all images, and from 95.5 to 98.3 % over the cuts of seeds 0 to 5; that of seed 0 is an easy one.
 
-Both are npz files in Keras' layout (x_train, y_train, x_test, y_test, all uint8). Times in the zip are fixed, and no
-random numbers are used. The packed bytes still depend on the zlib in use: the recorded files are zlib 1.2.13's at level
-9, another zlib may pack the same arrays differently. ``--check`` therefore compares arrays, and says so if only the
-packing differs.
+Both are npz files in Keras' layout (x_train, y_train, x_test, y_test, all uint8). Times in the zip are fixed, and the
+shuffle is a pure function of its seed. The packed bytes still depend on the zlib in use: the recorded files are zlib
+1.2.13's at level 9, another zlib may pack the same arrays differently. ``--check`` therefore compares arrays, and says
+so if only the packing differs.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import numpy as np
 from gpunet.data.readers import read_csv, read_idx, read_npz
 from gpunet.data.readers.npz import NAMES, Arrays
 from gpunet.data.sets import DEBIAN_FASHION, EMBEDDED
+from gpunet.data.split import train_val_test_split
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip file can name
 
@@ -45,16 +47,14 @@ def make_fashion_mini() -> Arrays:
 
 
 def make_digits8() -> Arrays:
-    """All digits, cut 4 to 1 within each class."""
+    """All digits, cut 4 to 1 within each class, each part in a shuffled order."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
         raise SystemExit("build: scikit-learn must be installed; pip install scikit-learn")
     file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
     x, y = read_csv(file, label="last", header=False, shape=(8, 8))
-    test = np.zeros(len(y), bool)
-    for label in range(10):
-        test[np.flatnonzero(y == label)[2::5]] = True
-    return x[~test], y[~test].astype(np.uint8), x[test], y[test].astype(np.uint8)
+    train, _, test = train_val_test_split(x, y, (0.8, 0.0, 0.2), seed=0)
+    return train[0], train[1].astype(np.uint8), test[0], test[1].astype(np.uint8)
 
 
 MAKERS = {"digits8.npz": make_digits8, "fashion_mini.npz": make_fashion_mini}

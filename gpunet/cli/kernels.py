@@ -11,7 +11,7 @@ from typing import Any
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cli_tools import UsageError, console, silent, write_json
+from gpunet.cli.tools import UsageError, console, silent, write_json
 from gpunet.dispatch import Kernel
 from gpunet.errors import ArgumentError
 
@@ -50,7 +50,9 @@ def _session(args: argparse.Namespace, part: str, ops: Sequence[str] | None, **m
         device=args.device, seed=config.settings.seed, out=None, parts=(part,), ops=tuple(ops) if ops else None,
         quiet=silent(args), budget=1e9, **more,
     )  # fmt: skip
-    return session.start(options)
+    now = session.start(options)
+    now.screen = console(silent(args))
+    return now
 
 
 # ------------------------------------------------------------------------------------------------------------- check
@@ -258,9 +260,8 @@ def kernels(args: argparse.Namespace) -> int:
     rows = [tuple(getattr(each, name) for name in heads) for each in found]
     if not silent(args):
         widths = [max(map(len, column)) for column in zip(heads, *rows)]
-        screen = console()
         for row in (heads, *rows):
-            line = "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip()
-            screen.out(line, highlight=False)
+            line = "  ".join(text.ljust(width) for text, width in zip(row, widths))
+            sys.stdout.write(line.rstrip() + "\n")
     write_json(args, [dict(zip(heads, row)) for row in rows])
     return 0

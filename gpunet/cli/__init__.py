@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gpunet as gn
-from gpunet import cli_kernels, config, devices, dispatch
-from gpunet.cli_tools import UsageError, at_least, console, device_name, seed, silent, write_json
+from gpunet import config, devices, dispatch
+from gpunet.cli import kernels
+from gpunet.cli.tools import UsageError, at_least, console, device_name, seed, silent, write_json
 from gpunet.errors import GpunetError
 
 PURPOSE = "gpunet: one op, several kernels, proved against each other and timed, inside a real autograd framework."
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        print("gpunet: interrupted", file=sys.stderr)
+        sys.stderr.write("gpunet: interrupted\n")
         return 130
     except BrokenPipeError:  # whoever read our output has gone, as with `| head`
         with contextlib.suppress(OSError, ValueError):
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (GpunetError, OSError) as error:
         if config.settings.debug >= 1:
             traceback.print_exc()
-        print(f"gpunet: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.stderr.write(f"gpunet: error: {' '.join(str(error).split())}\n")
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -162,17 +163,19 @@ def _train_part(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from gpunet.train import recipes
+    from gpunet.train.progress import values_text
 
     given = {name: getattr(args, name) for name in recipes.SETTINGS if getattr(args, name, None) is not None}
     run = recipes.Run(given, save=args.save, resume=args.resume)
     if not silent(args):
-        print(run.title(), flush=True)
+        sys.stdout.write(f"{run.title()}\n")
+        sys.stdout.flush()
     result = run.train(verbose=0 if silent(args) else 1)
     if not silent(args):
-        print(f"test  loss {result['test']['loss']:.4f}  accuracy {result['test']['accuracy']:.4f}")
+        sys.stdout.write(f"test  {values_text(result['test'])}\n")
     write_json(args, result)
     if result["stopped"]:
-        print(f"gpunet: error: train: {result['stopped']}; try a lower --lr", file=sys.stderr)
+        sys.stderr.write(f"gpunet: error: train: {result['stopped']}; try a lower --lr\n")
         return 1
     return 0
 
@@ -180,12 +183,8 @@ def _train(args: argparse.Namespace) -> int:
 PARTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "info": _info_part,
     "compare": _compare_part,
-    "check": cli_kernels.check_part,
-    "bench": cli_kernels.bench_part,
+    "check": kernels.check_part,
+    "bench": kernels.bench_part,
     "train": _train_part,
-    "kernels": cli_kernels.kernels_part,
+    "kernels": kernels.kernels_part,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

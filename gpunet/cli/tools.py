@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,12 @@ def console(quiet: bool = False) -> Any:
     """A rich console, which honours NO_COLOR; one without a terminal is wide enough for the tables."""
     from rich.console import Console
 
-    made = Console(highlight=False, quiet=quiet)
-    return made if made.is_terminal else Console(width=140, highlight=False, quiet=quiet)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:  # rich's own ends the program with status 1
+            raise BrokenPipeError
+
+    made = Screen(highlight=False, quiet=quiet)
+    return made if made.is_terminal else Screen(width=140, highlight=False, quiet=quiet)
 
 
 def silent(args: argparse.Namespace) -> bool:
@@ -64,6 +69,6 @@ def write_json(args: argparse.Namespace, content: Any) -> None:
         return
     text = json.dumps(content, indent=1) + "\n"
     if args.json == "-":
-        console().out(text, end="", highlight=False)
+        sys.stdout.write(text)
     else:
         Path(args.json).write_text(text, encoding="utf-8")

@@ -1,0 +1,169 @@
+"""The clock and the roof: what they report of calls whose length is known. Nothing here depends on a fast machine."""
+
+import time
+
+import numpy as np
+import pytest
+
+from gpunet import devices
+from gpunet.dispatch import Work
+from gpunet.measure import machine, roof, timer
+from gpunet.measure.rows import Roof, Timing
+
+
+def nothing() -> None:
+    pass
+
+
+def timing(median: float, high: float | None = None, cache: str = "cold") -> Timing:
+    high = median if high is None else high
+    return Timing(median, median, median, median, high, median, high, 10, 1, median, 0.0, 1, cache, "noise")
+
+
+def test_known_duration_is_found():
+    limits = timer.Limits(warmup=0.01, min_time=0.05, max_time=0.3)
+    found = timer.measure([lambda: time.sleep(0.005)], nothing, limits)
+    assert 0.005 <= found.minimum <= found.low <= found.median <= found.high <= found.maximum
+    assert found.p25 <= found.median <= found.p75
+    assert found.median < 0.05  # a busy machine wakes late, but not ten times
+    assert found.first_call >= 0.005
+    assert found.inner == 1
+    assert found.n >= 3
+    assert found.stopped in ("noise", "time")
+
+
+def test_first_call_is_no_sample():
+    calls = 0
+
+    def slow_at_first() -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.1 if calls == 1 else 0.001)
+
+    found = timer.measure([slow_at_first], nothing, timer.Limits(warmup=0, min_time=0, max_time=0.2))
+    assert found.first_call >= 0.1
+    assert found.median < 0.1
+
+
+def test_calls_take_turns_and_none_is_dropped():
+    turns: list[int] = []
+    calls = [lambda k=k: turns.append(k) for k in range(3)]
+    limits = timer.Limits(warmup=0, min_time=0, max_time=0.05, min_samples=5, sample=0)
+    found = timer.measure(calls, nothing, limits)
+    assert turns == [k % 3 for k in range(len(turns))]
+    assert found.buffers == 3
+    assert len(turns) >= found.n * found.inner + 1
+
+
+def test_short_calls_are_timed_several_at_once():
+    found = timer.measure([nothing], nothing, timer.Limits(warmup=0.01, min_time=0.01, max_time=0.1))
+    assert found.inner > 10
+    assert 0 < found.median < 1e-4
+
+
+def test_long_calls_end_soon_after_the_limit():
+    begin = time.perf_counter()
+    found = timer.measure([lambda: time.sleep(0.05)], nothing, timer.Limits(warmup=10, min_time=0, max_time=0.04))
+    assert time.perf_counter() - begin < 5  # neither ten seconds of warm-up nor ten samples
+    assert found.stopped == "time"
+    assert 1 <= found.n <= 3
+
+
+def test_device_is_waited_for_before_the_clock_is_read():
+    waits = 0
+
+    def synchronize() -> None:
+        nonlocal waits
+        waits += 1
+        time.sleep(0.002)
+
+    found = timer.measure([nothing], synchronize, timer.Limits(warmup=0, min_time=0, max_time=0.05))
+    assert waits >= found.n
+    assert found.median * found.inner >= 0.002
+
+
+def test_collector_is_on_again_also_after_an_error():
+    import gc
+
+    with pytest.raises(ZeroDivisionError):
+        timer.measure([lambda: 1 / 0], nothing, timer.Limits())
+    assert gc.isenabled()
+
+
+def test_interval_of_the_median():
+    low, high = timer.median_interval(np.arange(100.0))
+    assert (low, high) == (40.0, 60.0)
+    assert timer.median_interval(np.arange(3.0)) == (0.0, 2.0)
+    assert timer.median_interval(np.array([7.0])) == (7.0, 7.0)
+    random = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        low, high = timer.median_interval(np.sort(random.exponential(size=31)))
+        inside += low <= np.log(2) <= high
+    assert inside >= 0.94 * 400
+
+
+def test_copies_are_enough_to_be_cold_or_it_says_hot():
+    copies, cold = timer.copies_for(2**20, cache=8 * 2**20)
+    assert cold
+    assert copies * 2**20 > 2 * 8 * 2**20
+    assert timer.copies_for(64, cache=8 * 2**20) == (1, False)
+    assert timer.copies_for(100 * 2**20, cache=8 * 2**20)[1]
+    assert timer.copies_for(2**62, cache=8 * 2**20) == (1, True)  # no cache holds this anyway
+
+
+ROOF = Roof("cpu", "float32", flops=1e11, memory=1e10, cache=1e11, probes=1)
+
+
+def test_standing_under_the_roof():
+    compute = roof.standing(Work(10**9, 10**6, 10**6), timing(0.02), ROOF)
+    assert compute.bound == "compute"
+    assert compute.percent == pytest.approx(50)
+    assert compute.gflops == pytest.approx(50)
+    memory = roof.standing(Work(0, 10**8, 10**8), timing(0.04), ROOF)
+    assert (memory.bound, memory.impossible) == ("memory", False)
+    assert memory.percent == pytest.approx(50)
+    assert memory.gbytes == pytest.approx(5)
+    assert roof.standing(Work(0, 10**8, 10**8), timing(0.04, cache="hot"), ROOF).percent == pytest.approx(5)
+
+
+def test_faster_than_the_roof_by_more_than_noise_is_impossible():
+    work = Work(10**9, 0, 0)  # ten milliseconds at least
+    assert roof.standing(work, timing(0.005), ROOF).impossible
+    assert not roof.standing(work, timing(0.0095), ROOF).impossible  # within what a probe may be off
+    assert not roof.standing(work, timing(0.005, high=0.02), ROOF).impossible  # within the row's own noise
+    assert roof.standing(Work(0, 10**9, 0), timing(0.005), ROOF).impossible  # not even a cache is so fast
+    assert not roof.standing(work, timing(0.005), ROOF, saving=4).impossible  # an algorithm that needs fewer operations
+
+
+def test_probe_measures_and_the_best_counts():
+    found = roof.probe(devices.CPU, "float32", seconds=0.1)
+    assert found.device == "cpu"
+    assert 0 < found.memory <= found.cache
+    assert found.flops > 1e8
+    best = roof.better(ROOF, Roof("cpu", "float32", 2e11, 1e9, 5e11, 2))
+    assert (best.flops, best.memory, best.cache, best.probes) == (2e11, 1e10, 5e11, 3)
+    assert roof.savings("matmul", "reference") == 1.0
+
+
+def test_machine_tells_what_a_result_depends_on():
+    assert machine.cores() >= 1
+    assert machine.last_level_cache() >= 2**15
+    assert machine.memory()["total"] >= machine.memory()["available"] > 0
+    assert machine.cpu_model()
+    share = machine.Others().share()
+    assert share is None or 0 <= share <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("cannot open /usr/lib/x86_64/libcuda.so.1: no such file", "cannot open libcuda.so.1: no such file"),
+        ("see https://a.example/b/c and 3/4", "see https://a.example/b/c and 3/4"),
+        ('"/home/somebody/kernels.py", line 3', '"kernels.py", line 3'),
+        (r"C:\Users\somebody\nvrtc.dll is missing", "nvrtc.dll is missing"),
+        ('pip install "gpunet[cuda13]"', 'pip install "gpunet[cuda13]"'),
+    ],
+)
+def test_folders_are_cut_out_of_messages(text: str, clean: str):
+    assert machine.without_paths(text) == clean
