@@ -162,7 +162,7 @@ def test_errors_are_one_line_without_a_traceback(capsys, monkeypatch):
         (["bench", "conv3d"], "bench: OP must be one of "),
         (["bench", "--backend", "rocm"], "invalid choice: 'rocm'"),
         (["bench", "--tier", "huge"], "invalid choice: 'huge'"),
-        (["bench", "relu", "--variant", "fastest"], "--variant must be one of plain, reference, vectorised, got 'fastest'"),
+        (["bench", "relu", "--variant", "fastest"], "--variant must be one of"),
         (["bench", "none.py"], "FILE must be a Python file with kernels, got 'none.py'"),
         (["check", "none.py"], "FILE must be a Python file with kernels, got 'none.py'"),
         (["kernels", "conv3d"], "no op 'conv3d'"),
