@@ -197,8 +197,10 @@ def test_what_a_gpu_would_be_handed(monkeypatch):
     module = launch.Module("relu", {"real": "float"}, True, False)
     y, x = FakeArray(8, 4096), FakeArray(8, 8192)
     module.relu_forward_plain((1,), (32,), (y, x, 8))
-    module.relu_forward_plain((1,), (32,), (y, x, 8), 65536)
-    (grid, block, arguments, shared, most), (*_, second, more) = calls
+    module.relu_forward_plain((1,), (32,), (y, None, 8), 65536)
+    (grid, block, arguments, shared, most), (_, _, (_, null, _), second, more) = calls
+    assert type(null) is np.uint64
+    assert null == 0
     assert (grid, block, shared, most) == ((1, 1, 1), (32, 1, 1), 0, 49152)
     assert arguments[:2] == (y, x)
     assert type(arguments[2]) is np.int64

@@ -17,6 +17,7 @@ from gpunet.cuda import compile as nvrtc
 from gpunet.cuda import emulator, guard, source
 from gpunet.errors import KernelError
 
+_NULL = np.uint64(0)
 STATIC_SHARED = 49152  # bytes of shared memory a block may have without asking for more
 
 
@@ -110,7 +111,8 @@ class Kernel:
             emulator.launch(self.module.program(), self.name, grid, block, values, shared)
             return
         with array.device:
-            self._function(block, shared)(grid, block, tuple(values), shared_mem=shared)
+            told = tuple(_NULL if each is None else each for each in values)  # CuPy knows no null pointer
+            self._function(block, shared)(grid, block, told, shared_mem=shared)
 
     def _function(self, block: tuple[int, int, int], shared: int) -> Any:
         """CuPy's function for the current GPU, once the block is known to fit its registers."""
