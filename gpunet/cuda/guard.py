@@ -18,6 +18,10 @@ BLOCK_LIMIT = (1024, 1024, 64)
 THREADS_LIMIT = 1024
 INDEX_LIMIT = 2**31 - 1
 
+_INTEGER = (int, np.integer)  # looked up on every launch: made once
+_NUMBER = (int, float, np.integer, np.floating)
+_RANGES = {np.dtype(code): (int(np.iinfo(code).min), int(np.iinfo(code).max)) for code in np.typecodes["AllInteger"]}
+
 
 def owner(array: np.ndarray) -> np.ndarray:
     """The NumPy array whose memory ``array`` is a view of."""
@@ -69,7 +73,7 @@ def check(signature: Signature, grid: Sequence[int], block: Sequence[int], argum
 def need_sizes(signature: Signature, grid: Sequence[int], block: Sequence[int]) -> None:
     """Grid and block are three sizes that the hardware takes."""
     for what, sizes, limits in (("grid", grid, GRID_LIMIT), ("block", block, BLOCK_LIMIT)):
-        if len(sizes) != 3 or not all(isinstance(n, int | np.integer) for n in sizes):
+        if len(sizes) != 3 or not all(isinstance(n, _INTEGER) for n in sizes):
             _refuse(signature, f"{what} must be three integers", repr(tuple(sizes)), "give unused axes the size 1")
         if any(n < (what == "block") or n > most for n, most in zip(sizes, limits, strict=True)):
             remedy = "let each thread do more, or move the large axis to x"
@@ -117,18 +121,18 @@ def _scalar(signature: Signature, place: int, parameter: Parameter, value: Any) 
     who = f"argument {place} '{parameter.text}'"
     kind = parameter.dtype.kind
     if kind == "f":
-        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        if isinstance(value, bool) or not isinstance(value, _NUMBER):
             _refuse(signature, f"{who} must be a number", repr(value), "pass a Python float")
         return parameter.dtype.type(value)
     if kind == "b":
         if not isinstance(value, bool | np.bool_):
             _refuse(signature, f"{who} must be True or False", repr(value), "pass a bool")
         return np.bool_(value)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, _INTEGER):
         _refuse(signature, f"{who} must be an integer", repr(value), "pass a Python int")
-    limits = np.iinfo(parameter.dtype)
-    if not limits.min <= value <= limits.max:
-        _refuse(signature, f"{who} must be from {limits.min} to {limits.max}", str(value), "use a wider parameter")
+    low, high = _RANGES[parameter.dtype]
+    if not low <= value <= high:
+        _refuse(signature, f"{who} must be from {low} to {high}", str(value), "use a wider parameter")
     return parameter.dtype.type(value)
 
 
