@@ -27,7 +27,6 @@ from gpunet.creation import zeros_like as zeros_like
 from gpunet.devices import device as device
 from gpunet.dispatch import kernel as kernel
 from gpunet.dispatch import list_kernels as list_kernels
-from gpunet.dispatch import trace as trace
 from gpunet.explain import explain as explain
 from gpunet.gradcheck import gradcheck as gradcheck
 from gpunet.gradcheck import gradgradcheck as gradgradcheck
@@ -36,17 +35,17 @@ from gpunet.graph import detect_anomaly as detect_anomaly
 from gpunet.graph import enable_grad as enable_grad
 from gpunet.graph import is_grad_enabled as is_grad_enabled
 from gpunet.graph import no_grad as no_grad
-from gpunet.ops.elementwise import abs as abs
-from gpunet.ops.elementwise import clip as clip
-from gpunet.ops.elementwise import cos as cos
-from gpunet.ops.elementwise import exp as exp
-from gpunet.ops.elementwise import log as log
 from gpunet.ops.elementwise import maximum as maximum
 from gpunet.ops.elementwise import minimum as minimum
 from gpunet.ops.elementwise import pow as pow
-from gpunet.ops.elementwise import sin as sin
-from gpunet.ops.elementwise import sqrt as sqrt
 from gpunet.ops.elementwise import where as where
+from gpunet.ops.pointwise import abs as abs
+from gpunet.ops.pointwise import clip as clip
+from gpunet.ops.pointwise import cos as cos
+from gpunet.ops.pointwise import exp as exp
+from gpunet.ops.pointwise import log as log
+from gpunet.ops.pointwise import sin as sin
+from gpunet.ops.pointwise import sqrt as sqrt
 from gpunet.ops.reduce import argmax as argmax
 from gpunet.ops.reduce import argmin as argmin
 from gpunet.ops.reduce import max as max
@@ -67,6 +66,7 @@ from gpunet.ops.shape import stack as stack
 from gpunet.ops.shape import transpose as transpose
 from gpunet.ops.shape import unsqueeze as unsqueeze
 from gpunet.random import manual_seed as manual_seed
+from gpunet.watch import trace as trace
 
 __version__ = "0.1.0"
 

@@ -14,20 +14,20 @@ What was asked for by name runs or raises. What was chosen can be asked for: :fu
 import importlib
 import os
 import pkgutil
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
-from gpunet import config, devices
+from gpunet import config, devices, watch
 from gpunet.devices import Device
-from gpunet.errors import ArgumentError, BackendUnavailableError, KernelError, NoKernelError
+from gpunet.errors import ArgumentError, BackendUnavailableError, NoKernelError
+from gpunet.watch import Call as Call
+from gpunet.watch import Launch as Launch
+from gpunet.watch import Trace as Trace
+from gpunet.watch import capture as capture
+from gpunet.watch import trace as trace
 
 REFERENCE = "reference"  # variant name of a definition; it stands below every rung of the ladder
 
@@ -356,133 +356,9 @@ def _nothing_takes(entry: str, tries: list[Kernel], arrays: tuple[Any, ...], par
     return f"{entry}: no kernel asked for takes {shapes} with {params}: {refusals}{other}"
 
 
-class Launch(NamedTuple):
-    """One line of a trace: which kernel ran, on what."""
-
-    entry: str
-    backend: str
-    variant: str
-    device: str
-    shapes: tuple[tuple[int, ...], ...]
-    dtype: str
-    place: str
-    phase: str
-    by_name: bool
-
-    def __str__(self) -> str:
-        shapes = " ".join("x".join(map(str, shape)) or "()" for shape in self.shapes)
-        return f"{self.phase:8} {self.entry}/{self.backend}/{self.variant} {shapes} {self.dtype} {self.place}"
-
-
-class Trace(list[Launch]):
-    """The launches of a ``gn.trace()`` block, in order; printing it gives one line a launch."""
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
-
-
-_traces: list[Trace] = []  # not per thread: a trace is meant to see every launch of the program
-
-
-@contextmanager
-def trace() -> Iterator[Trace]:
-    """Records which kernel ran for each op inside the block, forward and backward.
-
-    Example:
-        >>> import gpunet as gn
-        >>> x = gn.ones(2, 3, requires_grad=True)
-        >>> with gn.trace() as launches:
-        ...     gn.functional.relu(x).sum().backward()
-        >>> [(each.phase, each.entry) for each in launches]
-        [('forward', 'relu.forward'), ('backward', 'relu.grad_x')]
-    """
-    record = Trace()
-    _traces.append(record)
-    try:
-        yield record
-    finally:
-        _traces[:] = [each for each in _traces if each is not record]
-
-
-class Call(NamedTuple):
-    """One launch as it can be repeated: the entry and exactly what its launcher got."""
-
-    entry: str
-    device: Device
-    arrays: tuple[Any, ...]
-    params: dict[str, Any]
-
-    def run(self, kernel: Kernel) -> Any:
-        """What ``kernel`` makes of these arguments."""
-        return kernel.function(*self.arrays, **self.params)
-
-
-_captures: list[list[Call]] = []
-
-
-@contextmanager
-def capture() -> Iterator[list[Call]]:
-    """Collects every launch inside the block with its arguments: proof and timing repeat it on any kernel."""
-    calls: list[Call] = []
-    _captures.append(calls)
-    try:
-        yield calls
-    finally:
-        _captures[:] = [each for each in _captures if each is not calls]
-
-
 def launch(device: Device, entry: str, *arrays: Any, **params: Any) -> Any:
     """Runs the chosen kernel of ``entry`` on raw arrays of ``device`` and returns what it returns."""
     chosen = find(device, entry, arrays, params)
-    if not _traces and not _captures and not config.settings.check and not config.settings.debug:
+    if not watch.traces and not watch.captures and not config.settings.check and not config.settings.debug:
         return chosen.function(*arrays, **params)
-    if config.settings.debug:
-        _tell_choice(chosen, device)
-    for calls in _captures:
-        calls.append(Call(entry, device, arrays, params))
-    return _watched(chosen, device, arrays, params)
-
-
-_told: set[tuple[str, str]] = set()
-
-
-def _tell_choice(kernel: Kernel, device: Device) -> None:
-    """For GPUNET_DEBUG: each automatic choice once."""
-    by_name = config.wanted_backend() or config.wanted_variant(kernel.entry)
-    if not by_name and (kernel.name, str(device)) not in _told:
-        _told.add((kernel.name, str(device)))
-        print(f"gpunet: {device} chose {kernel}", file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
-
-
-def _watched(kernel: Kernel, device: Device, arrays: tuple[Any, ...], params: dict[str, Any]) -> Any:
-    """``launch`` with whatever a trace, GPUNET_DEBUG or GPUNET_CHECK asks for around the call."""
-    begin = time.perf_counter()
-    result = kernel.function(*arrays, **params)
-    given = [each for each in arrays if hasattr(each, "shape")]
-    by_name = bool(config.wanted_backend() or config.wanted_variant(kernel.entry))
-    line = Launch(
-        kernel.entry, kernel.backend, kernel.variant, str(device), tuple(tuple(each.shape) for each in given),
-        str(given[0].dtype) if given else "", kernel.place, config.local.phase, by_name,
-    )  # fmt: skip
-    for record in _traces:
-        record.append(line)
-    if config.settings.check or config.settings.debug >= 2:
-        device.synchronize()
-    if config.settings.debug >= 2:
-        print(f"gpunet: {line} {1e3 * (time.perf_counter() - begin):.3f} ms", file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
-    if config.settings.check:
-        _need_no_new_nan(kernel, device, given, result)
-    return result
-
-
-def _need_no_new_nan(kernel: Kernel, device: Device, given: list[Any], result: Any) -> None:
-    def has_nan(array: Any) -> bool:
-        return array.dtype.kind == "f" and bool(np.isnan(device.to_host(array)).any())
-
-    outputs = result if isinstance(result, tuple) else (result,)
-    bad = [k for k, array in enumerate(outputs) if hasattr(array, "dtype") and has_nan(array)]
-    if bad and not any(has_nan(array) for array in given):
-        raise KernelError(
-            f"{kernel.name} at {kernel.place}: output {bad[0]} holds NaN though no input does; look for an element "
-            "that was not written, a division by zero, or an overflow in an earlier layer"
-        )
+    return watch.watched(chosen, device, arrays, params)

@@ -331,7 +331,7 @@ class Tensor:
         return self
 
     def __abs__(self) -> "Tensor":
-        return _elementwise.abs(self)
+        return _pointwise.abs(self)
 
     def __matmul__(self, other: Any) -> "Tensor":
         return _functional().matmul(self, other)
@@ -375,27 +375,27 @@ class Tensor:
 
     def exp(self) -> "Tensor":
         """e to the power of each element."""
-        return _elementwise.exp(self)
+        return _pointwise.exp(self)
 
     def log(self) -> "Tensor":
         """Natural logarithm of each element."""
-        return _elementwise.log(self)
+        return _pointwise.log(self)
 
     def sqrt(self) -> "Tensor":
         """Square root of each element."""
-        return _elementwise.sqrt(self)
+        return _pointwise.sqrt(self)
 
     def abs(self) -> "Tensor":
         """Absolute value of each element."""
-        return _elementwise.abs(self)
+        return _pointwise.abs(self)
 
     def sin(self) -> "Tensor":
         """Sine of each element, in radians."""
-        return _elementwise.sin(self)
+        return _pointwise.sin(self)
 
     def cos(self) -> "Tensor":
         """Cosine of each element, in radians."""
-        return _elementwise.cos(self)
+        return _pointwise.cos(self)
 
     def pow(self, exponent: Any) -> "Tensor":
         """Each element to the power ``exponent``."""
@@ -403,7 +403,7 @@ class Tensor:
 
     def clip(self, min: Any = None, max: Any = None) -> "Tensor":
         """Each element, no smaller than ``min`` and no larger than ``max``."""
-        return _elementwise.clip(self, min, max)
+        return _pointwise.clip(self, min, max)
 
     clamp = clip
 
@@ -560,7 +560,7 @@ class Tensor:
 
     def clip_(self, min: Any = None, max: Any = None) -> Self:
         """Clips in place."""
-        return _inplace.update("clip_", self, _elementwise.clip, min, max)
+        return _inplace.update("clip_", self, _pointwise.clip, min, max)
 
     clamp_ = clip_
 
@@ -655,5 +655,6 @@ from gpunet import backward as _backward  # noqa: E402
 from gpunet import graph as _graph  # noqa: E402
 from gpunet.ops import elementwise as _elementwise  # noqa: E402
 from gpunet.ops import inplace as _inplace  # noqa: E402
+from gpunet.ops import pointwise as _pointwise  # noqa: E402
 from gpunet.ops import reduce as _reduce  # noqa: E402
 from gpunet.ops import shape as _shape  # noqa: E402

@@ -9,10 +9,25 @@ and an empty batch; windows and strides that are not square; and whatever option
 inputs away from them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from tests.draws import Case, Draw, away, labels, normal, positive, ramp, special, ties, uniform, unit
+from tests.draws import (
+    Case,
+    Draw,
+    away,
+    constant,
+    labels,
+    normal,
+    positive,
+    ramp,
+    shifted,
+    special,
+    ties,
+    uniform,
+    unit,
+)
 
 
 def _block(op: str, *rows: tuple[Any, ...], names: tuple[str, ...] = ()) -> list[Case]:
@@ -48,6 +63,7 @@ def _along_axis(op: str) -> list[Case]:
         ("size1_axis", [normal(4, 1)], {"dim": 1}),
         ("empty_batch", [normal(0, 5)], {"dim": 1}),
         ("long_row", [normal(2, 1031)], {"dim": 1}),
+        ("large", [uniform(5, 7, low=-2000, high=2000)], {"dim": 1}),
     )
 
 
@@ -105,6 +121,7 @@ CONV2D = _block(
     ("same_even", [normal(1, 2, 5, 6), normal(2, 2, 2, 4), normal(2)], {"padding": "same"}),
     ("valid", [normal(1, 2, 5, 5), normal(2, 2, 3, 3), None], {"padding": "valid"}),
     ("window_is_image", [normal(2, 3, 4, 5), normal(2, 3, 4, 5), normal(2)]),
+    ("window_of_padding", [normal(2, 1, 1, 1), normal(2, 1, 3, 3), None], {"padding": 1}),
     ("wide_padding", [normal(1, 1, 2, 2), normal(1, 1, 2, 2), normal(1)], {"padding": (3, 2), "stride": 2}),
     ("rows_left_over", [normal(1, 1, 8, 8), normal(2, 1, 3, 3), normal(2)], {"stride": 3}),
     ("one_image", [normal(2, 5, 5), normal(3, 2, 3, 3), normal(3)]),
@@ -135,6 +152,7 @@ def _max_pool(op: str, **more: Any) -> list[Case]:
         ("not_square_turned", [ramp(1, 2, 8, 9)], {"kernel_size": (2, 3), "stride": (3, 2), "padding": (0, 1)}),
         ("ceil", [ramp(1, 2, 6, 8)], {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
         ("ceil_padded", [ramp(1, 1, 8, 7)], {"kernel_size": 3, "stride": 4, "padding": 1, "ceil_mode": True}),
+        ("ceil_fits", [ramp(1, 1, 8, 8)], {"kernel_size": 4, "stride": 2, "padding": 1, "ceil_mode": True}),
         ("gaps", [ramp(1, 1, 9, 9)], {"kernel_size": 2, "stride": 3}),
         ("size1_axis", [ramp(2, 1, 1, 7)], {"kernel_size": (1, 3), "stride": 2}),
         ("empty_batch", [ramp(0, 2, 4, 4)], {"kernel_size": 2}),
@@ -148,6 +166,9 @@ POOLS = _max_pool(
     rows=(
         ("dilated", [ramp(1, 2, 9, 10)], {"kernel_size": (2, 3), "dilation": (3, 2), "stride": 2, "padding": 1}),
         ("wide_window", [ramp(1, 1, 18, 19)], {"kernel_size": 17, "stride": 1}),  # positions beyond uint8
+        ("window_of_256", [ramp(1, 1, 17, 16)], {"kernel_size": 16, "stride": 1}),  # the last that fits into uint8
+        ("window_of_257", [ramp(1, 1, 1, 258)], {"kernel_size": (1, 257), "stride": 1}),
+        ("window_of_200", [ramp(1, 1, 3, 101)], {"kernel_size": (2, 100), "stride": 1}),
         ("dilated_ceil", [ramp(1, 1, 10, 9)], {"kernel_size": 3, "dilation": 2, "stride": 3, "ceil_mode": True}),
     ),
 ) + _max_pool(
@@ -199,6 +220,7 @@ ACTIVATIONS = [
     Case("gelu", "tanh", (normal(5, 7),), {"approximate": "tanh"}),
     Case("gelu", "tanh_wide", (uniform(5, 9, low=-8, high=8),), {"approximate": "tanh"}),
     *_elementwise("softplus"),
+    Case("gelu", "many", (normal(16400),)),
     Case("softplus", "sharp", (normal(4, 5),), {"beta": 3.0, "threshold": 1.0}),
     Case("softplus", "wide", (uniform(4, 9, low=-40, high=40),)),
     *_block(
@@ -219,6 +241,7 @@ DROPOUT = [
     *_block(
         "dropout",
         ("seldom", [normal(13, 7)], {"p": 0.1}),
+        ("many", [normal(3, 10931)], {"p": 0.3}),
         ("never", [normal(3, 4)], {"p": 0.0}),
         ("always", [normal(3, 4)], {"p": 1.0}),
         ("evaluation", [normal(3, 4)], {"training": False}),
@@ -246,6 +269,8 @@ NORMS = _block(
     ("shift_alone", [normal(5, 2, 3), *_statistics(2), None, normal(2)], {"training": True, "eps": 0.1}),
     ("two_values", [normal(2, 1), *_statistics(1), normal(1), normal(1)], {"training": True, "eps": 0.5}),
     ("prime", [normal(7, 5, 3, 2), *_statistics(5), normal(5), normal(5)], {"training": True}),
+    ("far", [shifted(7, 3, 5, by=10000), *_statistics(3), normal(3), normal(3)], {"training": True}),
+    ("far_plain", [shifted(7, 3, 5, by=-10000), None, None, None, None], {"training": True}),
     ("past_tile", [normal(3, 17, 33), *_statistics(17), normal(17), normal(17)], {"training": True}),
     ("size1_axis", [normal(4, 3, 1, 5), *_statistics(3), normal(3), normal(3)], {"training": True}),
     ("empty_batch", [normal(0, 2, 3), *_statistics(2), normal(2), normal(2)], {"training": True}),
@@ -264,6 +289,7 @@ NORMS = _block(
     ("two_axes", [normal(2, 3, 4, 5), normal(4, 5), normal(4, 5)], {"normalized_shape": (4, 5)}),
     ("all_axes", [normal(3, 4), normal(3, 4), normal(3, 4)], {"normalized_shape": (3, 4)}),
     ("past_tile", [normal(17, 33), normal(33), normal(33)], {"normalized_shape": (33,)}),
+    ("far", [shifted(5, 31, by=10000), normal(31), normal(31)], {"normalized_shape": (31,)}),
     ("size1_axis", [normal(2, 1, 5), normal(1, 5), normal(1, 5)], {"normalized_shape": (1, 5)}),
     ("empty_batch", [normal(0, 4), normal(4), normal(4)], {"normalized_shape": (4,)}),
     names=("weight", "bias"),
@@ -279,6 +305,8 @@ LOSSES = [
         ("past_tile", [normal(17, 33), labels(17, classes=33)], {"reduction": "none"}),
         ("pixels", [normal(2, 3, 4, 5), labels(2, 4, 5, classes=3)]),
         ("ignored", [normal(9, 4), labels(9, classes=4, ignored=-100)]),
+        ("one_class", [normal(5, 1), labels(5, classes=1, ignored=-100)]),
+        ("large", [uniform(6, 5, low=-2000, high=2000), labels(6, classes=5)]),
         ("ignored_class", [normal(3, 4, 5), labels(3, 5, classes=4, ignored=1)], {"ignore_index": 1}),
         ("weighted", [normal(6, 4), labels(6, classes=4), positive(4, grad=False)]),
         ("weighted_none", [normal(6, 4), labels(6, classes=4), positive(4, grad=False)], {"reduction": "none"}),
@@ -335,6 +363,7 @@ SPECIAL = [
         ("gelu", (9, 8), (), {}, ""),
         ("gelu", (9, 8), (), {"approximate": "tanh"}, "_tanh"),
         ("softplus", (9, 8), (), {}, ""),
+        ("softplus", (9, 8), (), {"threshold": 1.0}, "_on_threshold"),
         ("dropout", (9, 8), (), {}, ""),
         ("softmax", (12, 5), (), {"dim": 1}, ""),
         ("log_softmax", (12, 5), (), {"dim": 1}, ""),
@@ -342,6 +371,14 @@ SPECIAL = [
         ("layer_norm", (9, 6), (), {"normalized_shape": (6,)}, ""),
         ("cross_entropy", (12, 5), (labels(12, classes=5, ignored=-100),), {"reduction": "sum"}, ""),
         ("cross_entropy", (12, 5), (labels(12, classes=5),), {"label_smoothing": 0.1}, "_smoothed"),
+    )
+]
+
+SPECIAL += [
+    Case("max_pool2d", f"nothing{suffix}", (constant(1, 2, 5, 7, value=-math.inf),), args, smooth=False)
+    for suffix, args in (
+        ("", {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 1)}),
+        ("_dilated", {"kernel_size": (3, 2), "stride": 2, "padding": (1, 1), "dilation": (2, 1)}),
     )
 ]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import numpy as np
 
@@ -121,7 +122,8 @@ def softplus_grad_x(gy, x, *, beta, threshold):
 # --------------------------------------------------------------------------------------------------------- dropout
 
 
-def philox(counter: list[int], key: list[int]) -> list[int]:
+@cache
+def philox(counter: tuple[int, ...], key: tuple[int, ...]) -> list[int]:
     """Philox4x32-10 in integers of any length."""
     c, k = list(counter), list(key)
     for _ in range(10):
@@ -137,8 +139,8 @@ def dropout_forward(x, *, p, seed, op, span=1):
     y = {}
     for element, index in enumerate(np.ndindex(x.shape)):
         block, lane = divmod(element // span, 4)
-        counter = [block % 2**32, block >> 32, seed >> 32, op >> 32]
-        word = philox(counter, [seed % 2**32, op % 2**32])[lane]
+        counter = (block % 2**32, block >> 32, seed >> 32, op >> 32)
+        word = philox(counter, (seed % 2**32, op % 2**32))[lane]
         kept = word >= p * 2**32
         y[index] = x[index].item() * (1 / (1 - p) if kept else 0.0)
     return filled(x.shape, y)

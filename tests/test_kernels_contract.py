@@ -26,6 +26,7 @@ ENTRIES = [entry for op in OPS for entry in dispatch.entries(op)]
 WITHOUT_KERNELS = {
     "checks": "argument checks that ops share",
     "elementwise": "arithmetic, straight to the array library",
+    "pointwise": "functions of one number, straight to the array library",
     "reduce": "sums and extremes, straight to the array library",
     "shape": "views, indexing, joining, straight to the array library",
     "inplace": "changes in place, straight to the array library",

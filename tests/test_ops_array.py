@@ -10,7 +10,7 @@ import pytest
 import gpunet as gn
 from gpunet.errors import ArgumentError, DTypeError, ShapeError
 from gpunet.graph import Function
-from gpunet.ops import elementwise, inplace, reduce, shape
+from gpunet.ops import elementwise, inplace, pointwise, reduce, shape
 
 
 def near(*sizes: int, seed: int = 0) -> np.ndarray:
@@ -168,7 +168,7 @@ def test_every_function_is_in_some_case():
                 stack += [edge[0] for edge in node.edges if edge is not None]
     found = {
         value
-        for module in (elementwise, reduce, shape, inplace)
+        for module in (elementwise, pointwise, reduce, shape, inplace)
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Function) and value.__module__ == module.__name__
     }

@@ -1,7 +1,6 @@
 """What is built holds every kernel and nothing that would clash, and works from a wheel, an sdist and a plain clone."""
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -47,6 +46,14 @@ def check_job(output: str, home: Path) -> None:
     assert int(kernels) == kernels_here()
 
 
+def version_of(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree as a clone has it, so that a build leaves nothing in the checkout."""
@@ -56,12 +63,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with an sdist, and the wheel built from that sdist."""
-    if importlib.util.find_spec("build") is None:
-        pytest.skip('the package build is not installed; pip install ".[dev]"')
-    try:
-        fresh = int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
-    except importlib.metadata.PackageNotFoundError:
-        fresh = False
+    if version_of("build") is None:  # find_spec would take a folder build/ in the checkout for it
+        pytest.skip('the package build is not installed; pip install ".[test]"')
+    fresh = int((version_of("setuptools") or "0").partition(".")[0]) >= 77
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--outdir", str(out), str(clone)]
     command += ["--no-isolation"] if fresh else []  # else build fetches what pyproject.toml asks for

@@ -8,7 +8,7 @@ import pytest
 
 import gpunet as gn
 import gpunet.functional as F
-from gpunet import config, devices, dispatch
+from gpunet import config, devices, watch
 from gpunet.errors import ArgumentError, DeviceError, KernelError, NoKernelError
 from tests.own_kernel import ran, register, registry  # noqa: F401 the fixture is used by name
 
@@ -85,7 +85,7 @@ def test_seed_and_blank_variables(environment):
 
 
 def test_debug_tells_each_choice_once_and_each_launch(environment, capsys):
-    dispatch._told.clear()
+    watch.told.clear()
     environment(DEBUG="1")
     for _ in range(3):
         F.relu(gn.ones(2))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from gpunet.errors import DeviceError, DTypeError, ShapeError
 from gpunet.graph import Function
 from gpunet.ops.reduce import sum_to
 from gpunet.tensor import Tensor
@@ -183,6 +183,8 @@ class Pow(Function):
                 ga = gy * (0.0 if b == 0 else b * pow(a, b - 1))
         if need_b:
             base = a if isinstance(a, Tensor) else Tensor(a, gy.dtype, gy.device)
+            from gpunet.ops.pointwise import log  # pointwise builds on this module
+
             # 0**b is flat for b >= 0, where log(0) is not finite
             zero = (base == 0) & (b >= 0)
             gb = _fit(gy * where(zero, 0.0, y * log(where(zero, 1.0, base))), ctx.edges[1])
@@ -199,113 +201,6 @@ class Neg(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         return -gy
-
-
-class Exp(Function):
-    """e to the power x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        y = x.device.xp.exp(x.data)
-        ctx.save(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (y,) = ctx.saved
-        return gy * y
-
-
-class Log(Function):
-    """Natural logarithm: log(0) is -inf, of a negative number NaN."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        ctx.save(x)
-        return x.device.xp.log(x.data)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (x,) = ctx.saved
-        return gy / x
-
-
-class Sqrt(Function):
-    """Square root: of a negative number NaN."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        y = x.device.xp.sqrt(x.data)
-        ctx.save(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (y,) = ctx.saved
-        return gy / (y * 2)
-
-
-class Abs(Function):
-    """|x|; the gradient at 0 and at NaN is 0."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        ctx.save(x)
-        return abs_(x.data)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (x,) = ctx.saved
-        sign = (x.data > 0).astype(x.dtype) - (x.data < 0)  # 0 beside NaN too, unlike the library's sign
-        return gy * Tensor._wrap(sign, x.device)
-
-
-class Sin(Function):
-    """Sine."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        ctx.save(x)
-        return x.device.xp.sin(x.data)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (x,) = ctx.saved
-        return gy * cos(x)
-
-
-class Cos(Function):
-    """Cosine."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Any:
-        ctx.save(x)
-        return x.device.xp.cos(x.data)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (x,) = ctx.saved
-        return -(gy * sin(x))
-
-
-class Clip(Function):
-    """x held between two bounds; the gradient passes where x lies inside or on a bound."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Any, high: Any) -> Any:
-        y = x.data
-        if low is not None:
-            y = x.device.xp.maximum(y, x.dtype.type(low))
-        if high is not None:
-            y = x.device.xp.minimum(y, x.dtype.type(high))
-        inside = y == x.data
-        ctx.save(inside)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:
-        (inside,) = ctx.saved
-        return where(Tensor._wrap(inside, gy.device), gy, 0.0), None, None
 
 
 class Extreme(Function):
@@ -349,11 +244,6 @@ class Where(Function):
         return None, ga, gb
 
 
-def abs_(array: Any) -> Any:
-    """|array| of a raw array; a name beside the op ``abs``, which hides the built-in in this module."""
-    return array.__abs__()
-
-
 def add(a: Any, b: Any) -> Tensor:
     """a + b."""
     return Add.apply(*pair_up("add", a, b))
@@ -375,7 +265,7 @@ def mul(a: Any, b: Any) -> Tensor:
 def div(a: Any, b: Any) -> Tensor:
     """a / b; integers are divided as float32."""
     a, b = pair_up("div", a, b)
-    return Div.apply(_as_float(a), _as_float(b))
+    return Div.apply(as_float(a), as_float(b))
 
 
 def pow(a: Any, b: Any) -> Tensor:
@@ -386,65 +276,22 @@ def pow(a: Any, b: Any) -> Tensor:
     return Pow.apply(a, b)
 
 
-def _as_float(x: Any) -> Any:
+def as_float(x: Any) -> Any:
+    """Integers as float32, anything else as it is."""
     return x.to(np.float32) if isinstance(x, Tensor) and x.dtype.kind != "f" else x
 
 
-def _unary(function: type[Function], x: Any, keep_integers: bool = False) -> Tensor:
+def unary(function: type[Function], x: Any, keep_integers: bool = False) -> Tensor:
+    """``function`` of x, which may be an array or a number; integers become float32 unless kept."""
     x = x if isinstance(x, Tensor) else Tensor(x)
-    return function.apply(x if keep_integers else _as_float(x))
+    return function.apply(x if keep_integers else as_float(x))
 
 
 def neg(x: Any) -> Tensor:
     """-x."""
     if isinstance(x, Tensor) and x.dtype.kind == "b":
         raise DTypeError("neg: the tensor must hold numbers, got bool; use ~x for not, or x.long()")
-    return _unary(Neg, x, keep_integers=True)
-
-
-def exp(x: Any) -> Tensor:
-    """e to the power of each element."""
-    return _unary(Exp, x)
-
-
-def log(x: Any) -> Tensor:
-    """Natural logarithm of each element."""
-    return _unary(Log, x)
-
-
-def sqrt(x: Any) -> Tensor:
-    """Square root of each element."""
-    return _unary(Sqrt, x)
-
-
-def abs(x: Any) -> Tensor:
-    """Absolute value of each element."""
-    return _unary(Abs, x, keep_integers=True)
-
-
-def sin(x: Any) -> Tensor:
-    """Sine of each element, in radians."""
-    return _unary(Sin, x)
-
-
-def cos(x: Any) -> Tensor:
-    """Cosine of each element, in radians."""
-    return _unary(Cos, x)
-
-
-def clip(x: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """Each element, no smaller than ``min`` and no larger than ``max`` (numbers or None)."""
-    if min is None and max is None:
-        raise ArgumentError("clip: min or max must be a number, got None for both")
-    for bound in (min, max):
-        if isinstance(bound, Tensor) and (bound.requires_grad or bound.data.size != 1):
-            raise ArgumentError(
-                f"clip: min and max must be numbers, got a tensor of shape {bound.shape}; use gn.maximum and gn.minimum"
-            )
-    low, high = (each.item() if isinstance(each, Tensor | np.generic) else each for each in (min, max))
-    if any(isinstance(bound, float) for bound in (low, high)):
-        x = _as_float(x)
-    return Clip.apply(x, low, high)
+    return unary(Neg, x, keep_integers=True)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:

@@ -261,7 +261,7 @@ def test_binary_cross_entropy(dtype, seed, shape, reduction, weighted, extreme):
             x, torch.tensor(target), None if w is None else torch.tensor(w), reduction=reduction
         ),
         (x,), dtype, seed=seed, second=not extreme,
-        slack=100 if extreme else 1,  # PyTorch's bound of 1e-12 on x * (1 - x) is rounded to float32: off by 4e-9
+        slack=100 if extreme else 20,  # PyTorch's bound of 1e-12 on x * (1 - x) is rounded to float32: off by 4e-9
     )  # fmt: skip
 
 

@@ -31,6 +31,12 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {"lr": 0.01, "amsgrad": True}),
     ("AdamW", {"lr": 0.01}),
     ("AdamW", {"lr": 0.01, "weight_decay": 0.2, "amsgrad": True}),
+    ("SGD", {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.05, "maximize": True}),
+    ("Adagrad", {"lr": 0.1, "weight_decay": 0.05, "maximize": True}),
+    ("RMSprop", {"lr": 0.01, "centered": True, "weight_decay": 0.05, "maximize": True}),
+    ("RMSprop", {"lr": 0.01, "momentum": 0.8}),
+    ("Adam", {"lr": 0.01, "weight_decay": 0.05, "amsgrad": True, "maximize": True}),
+    ("AdamW", {"lr": 0.01, "maximize": True}),
 ]
 
 SCHEDULES: list[tuple[str, dict[str, Any]]] = [
@@ -41,6 +47,8 @@ SCHEDULES: list[tuple[str, dict[str, Any]]] = [
     ("CosineAnnealingLR", {"T_max": 20}),
     ("CosineAnnealingLR", {"T_max": 13, "eta_min": 0.01}),
     ("LambdaLR", {"lr_lambda": lambda step: 1 / (1 + 0.1 * step)}),
+    ("OneCycleLR", {"max_lr": [0.5, 0.2], "epochs": 6, "steps_per_epoch": 10, "cycle_momentum": False}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 55, "div_factor": 5.0, "final_div_factor": 10.0}),
     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 60}),
     (
         "OneCycleLR",
