@@ -167,7 +167,9 @@ BACKENDS: dict[str, Backend] = {
         Backend("numpy", ("cpu",), "NumPy", {"cpu": lambda: None}),
         Backend("numba_cpu", ("cpu",), "Numba", {"cpu": cache(_no_numba)}),
         Backend("cupy", ("cuda", "sim"), "CUDA C++", {"cuda": cuda.why_no_cupy, "sim": cuda.why_no_sim}),
-        Backend("numba_cuda", ("cuda", "sim"), "Numba-CUDA", {"cuda": cuda.why_no_numba_cuda, "sim": cuda.why_no_sim}),
+        Backend(
+            "numba_cuda", ("cuda", "sim"), "Numba-CUDA", {"cuda": cuda.why_no_numba_cuda, "sim": cuda.why_no_numba_sim}
+        ),
     )
 }
 

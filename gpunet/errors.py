@@ -14,6 +14,8 @@ The tree (each also is the built-in error a caller would expect, so ``except Val
     ├── BackendUnavailableError   (RuntimeError)  asked for by name and cannot run here
     ├── NoKernelError             (LookupError)   unknown backend or variant, or none takes the input
     ├── KernelError               (RuntimeError)  a kernel broke its contract (shape, dtype, NaN under GPUNET_CHECK)
+    │   ├── CompileError                          CUDA C++ text that its compiler refuses
+    │   └── EmulatorError                         what the emulator saw a kernel do on device ``sim``
     ├── GraphError                (RuntimeError)  backward through a freed, changed or missing graph
     │   └── AnomalyError                          NaN gradient or failing backward under detect_anomaly()
     ├── GradcheckError            (AssertionError) a gradient differs from finite differences
@@ -51,6 +53,36 @@ class NoKernelError(GpunetError, LookupError):
 
 class KernelError(GpunetError, RuntimeError):
     """A kernel broke its contract: wrong shape or dtype, or a NaN found under ``GPUNET_CHECK=1``."""
+
+
+class CompileError(KernelError):
+    """CUDA C++ text that NVRTC or the host compiler refuses; the message carries the compiler's own, with lines."""
+
+
+class EmulatorError(KernelError):
+    """A kernel did on device ``sim`` what it must not do anywhere.
+
+    Attributes:
+        kind: "out_of_bounds", "race", ... as :mod:`gpunet.cuda.emulator.report` lists them.
+        kernel: the kernel's name.
+        file: name of the source file, or None where it is not known.
+        line: line in it, or None.
+        block: the block's x, y, z, or None where the whole launch is meant.
+        thread: the thread's x, y, z, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: str = "",
+        kernel: str = "",
+        place: tuple[str | None, int | None] = (None, None),
+        block: tuple[int, ...] | None = None,
+        thread: tuple[int, ...] | None = None,
+    ):
+        super().__init__(message)
+        self.kind, self.kernel, self.block, self.thread = kind, kernel, block, thread
+        self.file, self.line = place
 
 
 class GraphError(GpunetError, RuntimeError):

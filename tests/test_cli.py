@@ -84,7 +84,9 @@ def test_the_module_runs_as_a_program():
     words = [sys.executable, "-m", "gpunet", "kernels", "relu.forward"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1].split() == ["relu.forward", "numpy", "reference", done.stdout.split()[-1]]
+    row = done.stdout.splitlines()[1].split()
+    assert row[:3] == ["relu.forward", "numpy", "reference"]
+    assert row[3].startswith("relu_numpy.py:")
 
 
 def test_a_reader_that_leaves_early_is_no_error():
@@ -160,7 +162,7 @@ def test_errors_are_one_line_without_a_traceback(capsys, monkeypatch):
         (["bench", "conv3d"], "bench: OP must be one of "),
         (["bench", "--backend", "rocm"], "invalid choice: 'rocm'"),
         (["bench", "--tier", "huge"], "invalid choice: 'huge'"),
-        (["bench", "relu", "--variant", "fastest"], "--variant must be one of reference, got 'fastest'"),
+        (["bench", "relu", "--variant", "fastest"], "--variant must be one of"),
         (["bench", "none.py"], "FILE must be a Python file with kernels, got 'none.py'"),
         (["check", "none.py"], "FILE must be a Python file with kernels, got 'none.py'"),
         (["kernels", "conv3d"], "no op 'conv3d'"),
@@ -186,9 +188,9 @@ def test_a_gpu_asked_for_where_there_is_none_is_1(capsys, words):
 
 @pytest.mark.skipif(why_no_cupy() is None, reason="this machine has a GPU")
 def test_a_backend_that_cannot_run_is_1(capsys):
-    status, _, err = ran(capsys, "bench", "relu", "--backend", "cupy")
+    status, _, err = ran(capsys, "bench", "relu", "--backend", "numba_cuda")
     assert status == 1
-    assert "backend 'cupy' cannot run here" in err
+    assert "backend 'numba_cuda' cannot run here" in err
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -264,9 +266,9 @@ def test_the_table_of_check_shows_what_failed(capsys, tmp_path):
 
 @pytest.mark.skipif(why_no_cupy() is None, reason="this machine has a GPU")
 def test_a_kernel_that_cannot_run_here_is_not_proved(capsys, tmp_path):
-    status, _, err = ran(capsys, "check", kernel_file(tmp_path, "return x", backend="cupy"), "--quiet")
+    status, _, err = ran(capsys, "check", kernel_file(tmp_path, "return x", backend="numba_cuda"), "--quiet")
     assert status == 1
-    assert "relu.forward/cupy/mine: its backend does not run where the check ran; cuda: " in err
+    assert "relu.forward/numba_cuda/mine: its backend does not run where the check ran; cuda: " in err
 
 
 def test_files_that_hold_no_kernel_are_1(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""The one door to CuPy, Numba-CUDA and NVRTC. No other module of gpunet imports them.
+"""The one door to CuPy, Numba-CUDA, NVRTC and the emulator. No other module of gpunet imports them.
 
 Everything is imported on first use, so that ``import gpunet`` costs NumPy alone and a machine without a GPU never
 sees an import error, only a reason.
@@ -39,10 +39,39 @@ def why_no_numba_cuda() -> str | None:
     return None if available else "no usable NVIDIA GPU or driver was found; check that `nvidia-smi` lists a GPU"
 
 
-@cache
-def why_no_sim() -> str:
-    """Why device ``sim`` cannot run: it executes GPU kernels on the CPU, and this version has none to execute."""
-    return "this version holds no GPU kernels, and `sim` executes GPU kernels on the CPU; use device 'cpu'"
+def why_no_sim() -> str | None:
+    """None when CUDA C++ kernels can run on the CPU here, through the emulator; else the reason and the remedy."""
+    from gpunet.cuda import emulator
+
+    return emulator.why_not()
+
+
+def why_no_numba_sim() -> str:
+    """Why Numba's kernels cannot run on device ``sim``."""
+    return "this version holds no Numba-CUDA kernels; backend 'cupy' runs on `sim`"
+
+
+def load(name: str, **options: Any) -> Any:
+    """The CUDA C++ kernels of an op, to be launched on CuPy or NumPy arrays; see :func:`gpunet.cuda.launch.load`."""
+    from gpunet.cuda import launch
+
+    return launch.load(name, **options)
+
+
+def fresh(array: Any) -> Any:
+    """``array``, known from here on as written by nobody: on ``sim`` a kernel that reads it first is refused."""
+    if type(array).__module__.partition(".")[0] == "numpy":
+        from gpunet.cuda import emulator
+
+        emulator.mark(array)
+    return array
+
+
+def address(array: Any) -> int:
+    """Where an array begins on its device, for the question whether wide loads are aligned."""
+    from gpunet.cuda import guard
+
+    return guard.address(array)
 
 
 def cupy() -> Any:

@@ -23,7 +23,11 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "naive": "one thread computes one element of y and reads its row of a and its column of b from global memory",
+    "coalesced": "neighbouring threads take neighbouring columns, so that a warp's accesses share memory lines",
+    "tiled": "a block keeps a tile of a and a tile of b in shared memory and uses every value TILE times",
+}
 
 ENTRIES: dict[str, str] = {
     "matmul.forward": "the matrix product, batched and broadcast, of inputs read as they lie or transposed",

@@ -1,0 +1,160 @@
+"""``load("relu", real="float")``: the kernels of ``kernels/relu/relu.cu``, called with CuPy or with NumPy arrays.
+
+CuPy arrays run on their GPU, on CuPy's current stream. NumPy arrays run on device ``sim``, in the emulator. The
+launcher is the same, and so is the guard in front of both.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from gpunet import cuda
+from gpunet.config import settings
+from gpunet.cuda import compile as nvrtc
+from gpunet.cuda import emulator, guard, source
+from gpunet.errors import KernelError
+
+_NULL = np.uint64(0)
+STATIC_SHARED = 49152  # bytes of shared memory a block may have without asking for more
+
+
+class Module:
+    """A kernel file with its constants. Its kernels are its attributes; nothing is compiled before the first launch."""
+
+    def __init__(self, path: str, defines: dict[str, object], fma: bool, specific: bool):
+        self.source = source.Source(source.find(path), defines)
+        self.fma, self.specific = fma, specific
+        self._programs: dict[int, emulator.Program] = {}
+        self._cubins: dict[str, nvrtc.Cubin] = {}
+        self._modules: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> "Kernel":
+        signatures = self.source.signatures
+        if name.startswith("_") or name not in signatures:
+            known = ", ".join(signatures)
+            raise AttributeError(f"cuda: {self.source.path.name} has no kernel {name!r}; it has: {known}")
+        kernel = Kernel(self, name)
+        self.__dict__[name] = kernel
+        return kernel
+
+    def program(self) -> emulator.Program:
+        """The file as the emulator runs it."""
+        arch = emulator.options.arch
+        if arch not in self._programs:
+            self._programs[arch] = emulator.program(self.source)
+        return self._programs[arch]
+
+    def cubin(self, arch: str) -> nvrtc.Cubin:
+        """The file as machine code."""
+        if arch not in self._cubins:
+            self._cubins[arch] = nvrtc.compile_cubin(self.source, arch, self.fma)
+        return self._cubins[arch]
+
+    def gpu_arch(self) -> str:
+        """What to compile for on the current GPU."""
+        return f"sm_{cuda.cupy().cuda.Device().compute_capability}{'a' if self.specific else ''}"
+
+    def raw_module(self, arch: str) -> Any:
+        """The file as CuPy's RawModule."""
+        if arch not in self._modules:
+            self._modules[arch] = cuda.cupy().RawModule(path=str(self.cubin(arch).path))
+        return self._modules[arch]
+
+
+class Kernel:
+    """One kernel of a file, callable."""
+
+    def __init__(self, module: Module, name: str):
+        self.module, self.name = module, name
+        self.signature = module.source.signatures[name]
+        self._functions: dict[Any, Any] = {}
+
+    def __call__(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        shared: int = 0,
+        *,
+        empty: str = "skip",
+    ) -> None:
+        """Launches the kernel; on a GPU it returns before the kernel has run.
+
+        Args:
+            grid: blocks along x, y, z; missing axes are 1.
+            block: threads of a block along x, y, z.
+            arguments: arrays and numbers in the kernel's order; None is a null pointer.
+            shared: bytes of dynamic shared memory.
+            empty: what a grid without blocks means: "skip" (nothing to do) or "refuse".
+
+        Raises:
+            KernelError: an argument does not fit the kernel.
+            EmulatorError: on ``sim``, the kernel did what it must not do.
+        """
+        grid, block = _three(grid), _three(block)
+        values = guard.check(self.signature, grid, block, arguments)
+        if 0 in grid:
+            if empty == "skip":
+                return
+            raise KernelError(
+                f"{self.name}: grid must have at least one block, got {grid}; skip empty arrays in the launcher"
+            )
+        if settings.debug >= 2:
+            told = f"gpunet: {self.name} grid {grid} block {block} shared {shared}"
+            print(told, file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
+        pointers = (each for each, p in zip(arguments, self.signature.parameters, strict=True) if p.pointer)
+        array = next((each for each in pointers if each is not None), None)
+        if array is None or isinstance(array, np.ndarray):
+            emulator.launch(self.module.program(), self.name, grid, block, values, shared)
+            return
+        with array.device:
+            told = tuple(_NULL if each is None else each for each in values)  # CuPy knows no null pointer
+            self._function(block, shared)(grid, block, told, shared_mem=shared)
+
+    def _function(self, block: tuple[int, int, int], shared: int) -> Any:
+        """CuPy's function for the current GPU, once the block is known to fit its registers."""
+        arch = self.module.gpu_arch()
+        resources = self.module.cubin(arch).kernels.get(self.name)
+        threads = block[0] * block[1] * block[2]
+        if resources is not None and threads > resources.most_threads:
+            must = (
+                f"takes {resources.registers} registers a thread, so a block may have {resources.most_threads} threads"
+            )
+            raise KernelError(f"{self.name}: {must}, got {threads}; use a smaller block, or __launch_bounds__")
+        function = self._functions.get(arch)
+        if function is None:
+            function = self._functions[arch] = self.module.raw_module(arch).get_function(self.name)
+        if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+            function.max_dynamic_shared_size_bytes = shared
+        return function
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    given = tuple(int(each) for each in sizes)
+    return (*given, 1, 1, 1)[:3] if len(given) < 3 else given  # type: ignore[return-value]
+
+
+def load(name: str, *, fma: bool = True, specific: bool = False, **defines: object) -> Module:
+    """The kernels of one file.
+
+    Args:
+        name: an op, for ``kernels/<op>/<op>.cu``; or a path ending in ``.cu``.
+        fma: whether the compiler may contract a product and a sum into one rounding.
+        specific: compile with the instructions that only this generation of GPU has (sm_90a for sm_90).
+        **defines: constants, as -D gives them: ``real="float", TILE=16``.
+
+    Returns:
+        The module; the same object for the same arguments.
+
+    Raises:
+        KernelError: there is no such file.
+    """
+    return _loaded(name, fma, specific, tuple(sorted(defines.items())))
+
+
+@cache
+def _loaded(name: str, fma: bool, specific: bool, defines: tuple[tuple[str, object], ...]) -> Module:
+    return Module(name, dict(defines), fma, specific)

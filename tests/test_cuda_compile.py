@@ -1,0 +1,213 @@
+"""The CUDA C++ files compile for every listed architecture, and what the compiler says is understood."""
+
+import os
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+
+from gpunet import cuda, dispatch
+from gpunet.cuda import compile as nvrtc
+from gpunet.cuda import launch, source, store
+from gpunet.errors import ArgumentError, CompileError, KernelError
+from tests.emulated import floats, needs_emulator
+from tests.emulated import source as source_of
+
+needs_nvrtc = pytest.mark.skipif(bool(nvrtc.why_not()), reason=str(nvrtc.why_not()))
+
+#: op -> constants of every way its launchers load its file
+CONSTANTS: dict[str, list[dict[str, object]]] = {"relu": [{}], "matmul": [{"TILE": 16}]}
+FILES = [
+    (op, {"real": real, **more}) for op, ways in CONSTANTS.items() for real, more in product(("float", "double"), ways)
+]
+
+
+def test_every_cuda_file_is_listed():
+    with_file = [op for op in dispatch.ops() if any(dispatch.variants(each, "cupy") for each in dispatch.entries(op))]
+    assert with_file == sorted(CONSTANTS)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize(("op", "constants"), FILES, ids=lambda each: str(each))
+def test_shipped_files_compile_without_spills(op: str, constants: dict[str, object], arch: str):
+    text = source.Source(source.find(op), constants)
+    found = nvrtc.compile_cubin(text, arch)
+    assert set(found.kernels) == set(text.signatures)
+    for name, each in found.kernels.items():
+        assert each.registers > 0, name
+        assert each.spill_stores == each.spill_loads == each.stack == 0, (name, each)
+        assert each.shared <= launch.STATIC_SHARED
+        assert each.most_threads >= 256
+    assert found.path.read_bytes().startswith(b"\x7fELF")
+
+
+ERROR = 'extern "C" __global__ void k(float* y) {\n    int n = 3;\n    y[n] = nothing;\n}\n'
+
+
+@needs_nvrtc
+def test_errors_carry_lines():
+    with pytest.raises(CompileError, match=r'must compile for sm_90(.|\n)*\(3\): error: identifier "nothing"'):
+        nvrtc.compile_cubin(source_of(ERROR), "sm_90")
+    with pytest.raises(ArgumentError, match="arch must be sm_<number>"):
+        nvrtc.compile_cubin(source_of(ERROR), "90")
+
+
+@needs_emulator
+def test_errors_of_the_host_compiler_carry_lines():
+    with pytest.raises(CompileError, match=r"\.cu:3:\d+: error: .*nothing"):
+        launch.load(str(source_of(ERROR).path)).k((1,), (1,), (floats(4),))
+
+
+@needs_emulator
+def test_dynamic_shared_memory_at_file_scope_is_refused():
+    text = 'extern __shared__ float row[];\nextern "C" __global__ void k(float* y) { y[0] = row[0]; }\n'
+    with pytest.raises(CompileError, match="must be declared inside the kernel"):
+        launch.load(str(source_of(text).path)).k((1,), (1,), (floats(4),))
+
+
+@needs_nvrtc
+def test_the_toolkit_headers_and_the_asynchronous_copies_compile():
+    text = """
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+#include "common/common.cuh"
+extern "C" __global__ void k(float* y, const float* x) {
+    __shared__ __align__(16) float stage[128];
+    copy_async<16>(&stage[4 * threadIdx.x], x + 4 * threadIdx.x);
+    copy_async<4>(&stage[threadIdx.x], x + threadIdx.x, 0);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    y[threadIdx.x] = __half2float(__float2half(stage[threadIdx.x])) + __bfloat162float(__float2bfloat16(2.0f));
+}
+"""
+    for arch in ("sm_75", "sm_80", "sm_90a"):
+        assert nvrtc.compile_cubin(source_of(text), arch).kernels["k"].shared >= 512
+
+
+def test_resources_are_read_from_the_log():
+    log = """ptxas info    : Compiling entry function 'one' for 'sm_90'
+ptxas         .     16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 16 bytes cumulative stack size, 2048 bytes smem
+ptxas info    : Compiling entry function 'two' for 'sm_90'
+ptxas info    : Used 8 registers, used 0 barriers
+"""
+    found = nvrtc.parse_resources(log)
+    assert found["one"] == nvrtc.Resources(registers=255, shared=2048, stack=16, spill_stores=8, spill_loads=12)
+    assert found["two"] == nvrtc.Resources(registers=8)
+    assert (found["one"].most_threads, found["two"].most_threads) == (256, 1024)
+
+
+def test_the_cache_writes_whole_files(tmp_path):
+    def broken(path):
+        path.write_text("half")
+        raise RuntimeError("stopped")
+
+    target = tmp_path / "thing.so"
+    with pytest.raises(RuntimeError, match="stopped"):
+        store.keep(target, broken)
+    assert list(tmp_path.iterdir()) == []
+    store.keep(target, lambda path: path.write_text("first"))
+    store.keep(target, lambda path: path.write_text("second"))
+    assert target.read_text() == "first"
+    assert store.key("a", "bc") != store.key("ab", "c")
+
+
+@needs_emulator
+def test_two_processes_may_compile_one_file(tmp_path):
+    code = (
+        "import numpy as np; from gpunet.cuda import launch; x = np.ones(5, np.float32); y = np.zeros(5, np.float32);"
+        "launch.load('relu', real='float').relu_forward_plain((1,), (32,), (y, x, 5)); print(int(y.sum()))"
+    )
+    environment = {**os.environ, "GPUNET_CACHE": str(tmp_path)}
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(2)
+    ]
+    assert [each.communicate()[0].strip() for each in runs] == ["5", "5"]
+    assert len(list((tmp_path / "emulator").iterdir())) == 2
+
+
+def test_load():
+    module = launch.load("relu", real="float")
+    assert launch.load("relu", real="float") is module
+    assert cuda.load("relu", real="float") is module
+    assert launch.load("relu", real="double") is not module
+    assert module.relu_forward_plain is module.relu_forward_plain
+    with pytest.raises(AttributeError, match=r"relu\.cu has no kernel 'nothing'; it has: relu_forward_plain"):
+        _ = module.nothing
+    with pytest.raises(KernelError, match="op 'nothing' has no file"):
+        launch.load("nothing")
+
+
+@needs_emulator
+def test_an_empty_grid_is_skipped_or_refused():
+    kernel = launch.load("relu", real="float").relu_forward_plain
+    empty = np.zeros(0, np.float32)
+    kernel((0,), (256,), (empty, empty, 0))
+    with pytest.raises(KernelError, match="grid must have at least one block"):
+        kernel((0,), (256,), (empty, empty, 0), empty="refuse")
+
+
+class FakeDevice:
+    """Stands for a GPU: enough of CuPy's shape to see what a launch would hand over."""
+
+    id = 0
+    compute_capability = "90"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+class FakeArray:
+    """A CuPy array without a GPU."""
+
+    def __init__(self, size: int, place: int):
+        self.dtype, self.size, self.nbytes, self.device = np.dtype("f4"), size, 4 * size, FakeDevice()
+        self.flags = type("Flags", (), {"c_contiguous": True})()
+        self.data = type("Pointer", (), {"ptr": place})()
+
+
+@needs_nvrtc
+def test_what_a_gpu_would_be_handed(monkeypatch):
+    calls = []
+
+    class FakeFunction:
+        max_dynamic_shared_size_bytes = 49152
+
+        def __call__(self, grid, block, arguments, shared_mem):
+            calls.append((grid, block, arguments, shared_mem, self.max_dynamic_shared_size_bytes))
+
+    class FakeModule:
+        def __init__(self, path):
+            assert path.endswith(".cubin")
+
+        def get_function(self, name):
+            assert name == "relu_forward_plain"
+            return FakeFunction()
+
+    fake = type("cupy", (), {"RawModule": FakeModule, "cuda": type("cuda", (), {"Device": FakeDevice})})
+    monkeypatch.setattr(cuda, "cupy", lambda: fake)
+    module = launch.Module("relu", {"real": "float"}, True, False)
+    y, x = FakeArray(8, 4096), FakeArray(8, 8192)
+    module.relu_forward_plain((1,), (32,), (y, x, 8))
+    module.relu_forward_plain((1,), (32,), (y, None, 8), 65536)
+    (grid, block, arguments, shared, most), (_, _, (_, null, _), second, more) = calls
+    assert type(null) is np.uint64
+    assert null == 0
+    assert (grid, block, shared, most) == ((1, 1, 1), (32, 1, 1), 0, 49152)
+    assert arguments[:2] == (y, x)
+    assert type(arguments[2]) is np.int64
+    assert (second, more) == (65536, 65536)
+    with pytest.raises(KernelError, match="on sim, argument 1 'x' on cuda:0"):
+        module.relu_forward_plain((1,), (32,), (floats(8), x, 8))
+    few = nvrtc.Resources(registers=128)
+    monkeypatch.setitem(module.cubin("sm_90").kernels, "relu_forward_plain", few)
+    with pytest.raises(KernelError, match="takes 128 registers a thread, so a block may have 512 threads, got 1024"):
+        module.relu_forward_plain((1,), (1024,), (y, x, 8))
