@@ -1,5 +1,6 @@
 """Proof refuses wrong kernels, each for the right reason, and passes right ones."""
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -243,3 +244,13 @@ def test_wrong_gradient_is_refused():
     assert row.reason
     suite.run = lambda size, tensors: 1 / 0
     assert "ZeroDivisionError" in proof.prove_gradient(suite, suites.sizes("relu", ("proof",))[0], 0).reason
+
+
+def test_cases_are_captured_on_the_cpu_whatever_the_default_device(monkeypatch: pytest.MonkeyPatch):
+    if devices.backend("cupy").why_not("sim"):
+        pytest.skip("device sim cannot run here")
+    monkeypatch.setattr(config.settings, "device", "sim")
+    suite = importlib.import_module("gpunet.bench.suites.relu")
+    cases = calls.capture(suite, suite.SIZES[0], "float32", seed=0)
+    assert {str(case.call.device) for case in cases} == {"cpu"}
+    assert {case.entry for case in cases} == {"relu.forward", "relu.grad_x"}

@@ -132,7 +132,7 @@ def _second(grads: tuple[Tensor, ...], wanted: list[Tensor], gy: Tensor, seed: i
 
 def _like(like: Tensor, seed: int) -> Tensor:
     values = np.random.Generator(np.random.Philox(seed)).standard_normal(like.shape)
-    return tensor(values.astype(like.dtype), requires_grad=True)
+    return tensor(values.astype(like.dtype), device=like.device, requires_grad=True)
 
 
 @contextmanager
