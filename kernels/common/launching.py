@@ -33,11 +33,6 @@ def kernels(op: str, like: Any, **constants: object) -> Any:
     return cuda.load(op, real=C_TYPES[like.dtype.name], **constants)
 
 
-def cdiv(a: int, b: int) -> int:
-    """``a / b``, rounded up."""
-    return -(-a // b)
-
-
 def is_real(*arrays: Any) -> bool | str:
     """Whether the floating-point arrays are all float32, or all float64."""
     names = sorted({each.dtype.name for each in arrays if each is not None and each.dtype.kind == "f"})

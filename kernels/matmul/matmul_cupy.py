@@ -5,7 +5,8 @@ from math import prod
 
 from gpunet.dispatch import kernel
 
-from ..common.launching import cdiv, contiguous, empty, is_real, kernels, library
+from ..common.launching import contiguous, empty, is_real, kernels, library
+from ..common.shapes import cdiv
 from . import broadcast_batch
 
 TILE = 16  # side of a block's tile of y; 256 threads

@@ -4,7 +4,8 @@
 from gpunet import cuda
 from gpunet.dispatch import kernel
 
-from ..common.launching import THREADS, cdiv, contiguous, empty, is_real, kernels
+from ..common.launching import THREADS, contiguous, empty, is_real, kernels
+from ..common.shapes import cdiv
 
 
 def is_wide(*arrays):
