@@ -110,6 +110,7 @@ def test_every_rule_finds_the_bottom_of_a_bowl(make: Any):
         optimizer.zero_grad()
         (curvature * (p - bottom) * (p - bottom)).sum().backward()
         optimizer.step()
+    # RMSprop's steps stay as long as lr = 0.02 near the bottom, so it circles there at that distance.
     np.testing.assert_allclose(p.data, bottom.data, atol=0.02)
 
 
