@@ -6,7 +6,6 @@ from gpunet import errors as errors
 
 from gpunet.tensor import Tensor as Tensor  # isort: skip  first: tensor, graph and ops need each other
 from gpunet.backward import grad as grad
-from gpunet.backward import graph_dot as graph_dot
 from gpunet.config import use_backend as use_backend
 from gpunet.config import use_variant as use_variant
 from gpunet.creation import arange as arange
@@ -31,10 +30,10 @@ from gpunet.explain import explain as explain
 from gpunet.gradcheck import gradcheck as gradcheck
 from gpunet.gradcheck import gradgradcheck as gradgradcheck
 from gpunet.graph import Function as Function
-from gpunet.graph import detect_anomaly as detect_anomaly
-from gpunet.graph import enable_grad as enable_grad
-from gpunet.graph import is_grad_enabled as is_grad_enabled
-from gpunet.graph import no_grad as no_grad
+from gpunet.modes import detect_anomaly as detect_anomaly
+from gpunet.modes import enable_grad as enable_grad
+from gpunet.modes import is_grad_enabled as is_grad_enabled
+from gpunet.modes import no_grad as no_grad
 from gpunet.ops.elementwise import maximum as maximum
 from gpunet.ops.elementwise import minimum as minimum
 from gpunet.ops.elementwise import pow as pow
@@ -65,6 +64,7 @@ from gpunet.ops.shape import squeeze as squeeze
 from gpunet.ops.shape import stack as stack
 from gpunet.ops.shape import transpose as transpose
 from gpunet.ops.shape import unsqueeze as unsqueeze
+from gpunet.picture import graph_dot as graph_dot
 from gpunet.random import manual_seed as manual_seed
 from gpunet.watch import trace as trace
 

@@ -1,4 +1,4 @@
-"""Backward: the walk over the graph, ``gn.grad``, and the graph's picture.
+"""Backward: the walk over the graph, and ``gn.grad``.
 
 The walk visits each node once, after everything that flows into it has arrived, without recursion, and lets go of
 what the node saved. Gradients that nobody asked for are neither computed nor kept.
@@ -14,11 +14,12 @@ import numpy as np
 from gpunet import config
 from gpunet.errors import AnomalyError, DeviceError, GraphError, ShapeError
 from gpunet.floats import IGNORE, float_errors
-from gpunet.graph import Alias, Function, edge_of, enable_grad, mode
+from gpunet.graph import Alias, Function, edge_of
+from gpunet.modes import enable_grad, mode
 from gpunet.tensor import Tensor
 
 
-def _reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset()) -> list[Any]:
+def reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset()) -> list[Any]:
     """All nodes and leaves behind ``roots``, each after everything that leads to it; nothing behind ``stop``.
 
     Nodes are numbered as they are made, so later before earlier is such an order; a leaf comes straight after the
@@ -72,7 +73,7 @@ class _Walk:
         for root, gy in zip(roots, grads):
             target, slot, _ = edge_of(root)
             self.add(target, slot, gy)
-        order = _reachable([_point(root)[0] for root in roots], stop)
+        order = reachable([_point(root)[0] for root in roots], stop)
         # Only a walk with chosen targets leaves nodes out; the plain one reaches leaves alone.
         needed = None if self.points is None else _needed(order, {target for target, _ in self.points})
         before, mode.grad = mode.grad, self.create_graph
@@ -386,30 +387,3 @@ def differentiate(
     ends = {arg._node for arg in inner if isinstance(arg, Tensor) and arg._node is not None}
     walk.run([value for value, _ in pairs], [gy for _, gy in pairs], ends)
     return tuple(walk.found(arg) if need else None for arg, need in zip(inner, needs))
-
-
-def graph_dot(tensor: Any) -> str:
-    """The graph behind ``tensor`` as DOT text: boxes are ops, ellipses are leaves. ``dot -Tsvg`` draws it.
-
-    Example:
-        >>> import gpunet as gn
-        >>> x = gn.ones(2, requires_grad=True)
-        >>> print(gn.graph_dot((x * 2).sum()).splitlines()[0])
-        digraph gpunet {
-    """
-    root = tensor if tensor._node is None else tensor._node
-    order = _reachable([root])
-    number = {node: k for k, node in enumerate(order)}
-    lines = ["digraph gpunet {", "  rankdir=BT;"]
-    for node, k in number.items():
-        if isinstance(node, Function):
-            shapes = "\\n".join("x".join(map(str, shape)) or "()" for shape, _, _ in node.outputs)
-            lines.append(f'  n{k} [shape=box, label="{node.name}\\n{shapes}"];')
-        else:
-            label = "x".join(map(str, node.shape)) or "()"
-            lines.append(f'  n{k} [shape=ellipse, style=filled, fillcolor=lightgray, label="{label}"];')
-    for node, k in number.items():
-        for edge in node.edges if isinstance(node, Function) else ():
-            if edge is not None:
-                lines.append(f"  n{number[edge[0]]} -> n{k};")
-    return "\n".join([*lines, "}"])

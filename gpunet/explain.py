@@ -7,7 +7,7 @@ from gpunet import config, devices, dispatch, random
 from gpunet.devices import Device
 from gpunet.dispatch import Call, Candidate
 from gpunet.errors import ArgumentError, GraphError, NoKernelError
-from gpunet.graph import enable_grad
+from gpunet.modes import enable_grad
 from gpunet.tensor import Tensor
 
 

@@ -18,7 +18,7 @@ from gpunet.backward import grad
 from gpunet.creation import zeros_like
 from gpunet.errors import ArgumentError, DTypeError, GradcheckError
 from gpunet.gradreport import GradReport, GradRow
-from gpunet.graph import enable_grad, no_grad
+from gpunet.modes import enable_grad, no_grad
 from gpunet.tensor import Tensor, as_dtype
 
 FINER = 8  # by how much the second step is smaller

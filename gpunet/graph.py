@@ -7,11 +7,9 @@ node that made the argument, or to the leaf tensor.
 
 import itertools
 import os
-import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,74 +17,7 @@ import numpy as np
 from gpunet.devices import Device
 from gpunet.errors import GraphError
 from gpunet.floats import IGNORE, float_errors
-
-# ---------------------------------------------------------------------------------------------------------- modes
-
-
-class _Mode(threading.local):
-    grad: bool = True
-    anomaly: bool = False
-
-
-mode = _Mode()
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops record a graph in this thread."""
-    return mode.grad
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Inside the block no graph is recorded; works as a decorator too.
-
-    Example:
-        >>> import gpunet as gn
-        >>> w = gn.ones(2, requires_grad=True)
-        >>> with gn.no_grad():
-        ...     (w * 2).requires_grad
-        False
-    """
-    before, mode.grad = mode.grad, False
-    try:
-        yield
-    finally:
-        mode.grad = before
-
-
-@contextmanager
-def enable_grad() -> Iterator[None]:
-    """Inside the block a graph is recorded again, for use within :func:`no_grad`."""
-    before, mode.grad = mode.grad, True
-    try:
-        yield
-    finally:
-        mode.grad = before
-
-
-@contextmanager
-def detect_anomaly() -> Iterator[None]:
-    """Inside the block every op remembers its line, and backward stops at the first NaN gradient naming that line.
-
-    Raises:
-        AnomalyError: in backward, when an op's gradient holds NaN, or its backward fails.
-
-    Example:
-        >>> import gpunet as gn
-        >>> x = gn.tensor([0.0], requires_grad=True)
-        >>> with gn.detect_anomaly():
-        ...     try:
-        ...         (gn.sqrt(x) * 0).sum().backward()
-        ...     except gn.errors.AnomalyError as error:
-        ...         print("NaN" in str(error))
-        True
-    """
-    before, mode.anomaly = mode.anomaly, True
-    try:
-        yield
-    finally:
-        mode.anomaly = before
-
+from gpunet.modes import mode
 
 # ----------------------------------------------------------------------------------------------- saved values
 

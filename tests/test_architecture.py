@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: module or room -> its floor; the longest name that fits decides
 FLOORS = {
-    "gpunet.config": 0, "gpunet.errors": 0, "gpunet.floats": 0, "gpunet.cuda": 0,
+    "gpunet.config": 0, "gpunet.errors": 0, "gpunet.floats": 0, "gpunet.modes": 0, "gpunet.cuda": 0,
     "gpunet.dispatch": 1, "gpunet.watch": 1, "gpunet.devices": 1, "gpunet.random": 1, "gpunet.kernels": 1,
-    "gpunet.tensor": 2, "gpunet.graph": 2, "gpunet.backward": 2, "gpunet.creation": 2, "gpunet.ops": 2,
+    "gpunet.tensor": 2, "gpunet.graph": 2, "gpunet.backward": 2, "gpunet.picture": 2, "gpunet.creation": 2,
+    "gpunet.ops": 2,
     "gpunet.functional": 2, "gpunet.gradcheck": 2, "gpunet.gradreport": 2, "gpunet.explain": 2,
     "gpunet.nn": 3, "gpunet.optim": 3,
     "gpunet.train": 4, "gpunet.data": 4, "gpunet.io": 4,

@@ -15,10 +15,10 @@ from gpunet import config, data, dispatch, nn, optim
 from gpunet import functional as F
 from gpunet.creation import tensor
 from gpunet.devices import Device
-from gpunet.graph import no_grad
 from gpunet.measure import calls
 from gpunet.measure.charts import png
 from gpunet.measure.rows import Agreement, Curve
+from gpunet.modes import no_grad
 
 DATA = "fashion_mini"
 BATCH = 32

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunet import creation, devices, dispatch
 from gpunet.errors import ArgumentError
-from gpunet.graph import no_grad
+from gpunet.modes import no_grad
 from gpunet.nn.module import Module
 from gpunet.tensor import Tensor
 

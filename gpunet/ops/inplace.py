@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpunet.errors import DTypeError, GraphError, ShapeError
-from gpunet.graph import Function, mode, version_of
+from gpunet.graph import Function, version_of
+from gpunet.modes import mode
 from gpunet.ops.elementwise import RANK
 from gpunet.ops.shape import Index, _key
 from gpunet.tensor import Tensor

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpunet.devices import Device
 from gpunet.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from gpunet.graph import enable_grad
+from gpunet.modes import enable_grad
 from gpunet.nn.module import Module
 from gpunet.nn.parameter import clear_gradients
 from gpunet.tensor import FLOATS, Tensor

@@ -10,7 +10,7 @@ import numpy as np
 from gpunet import nn
 from gpunet.data import DataLoader
 from gpunet.errors import ArgumentError, ShapeError
-from gpunet.graph import no_grad
+from gpunet.modes import no_grad
 from gpunet.tensor import Tensor
 from gpunet.train import inputs
 from gpunet.train.callbacks import Callback, Callbacks
