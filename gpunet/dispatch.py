@@ -6,7 +6,8 @@ A kernel registers with one decorator; entry and backend spell the module it liv
 1. backend: ``use_backend`` or ``GPUNET_BACKEND``, else the first of the device's backends that can run and has a
    rung that takes the arguments;
 2. variant: ``use_variant`` or ``GPUNET_VARIANT_<OP>``, else the highest rung of the op's ladder whose ``when``
-   accepts the arguments. A rung outside the ladder (a user's own) runs only when asked for by name.
+   accepts the arguments and whose ``pays`` calls it worth its effort for them. A rung outside the ladder (a user's
+   own) runs only when asked for by name.
 
 What was asked for by name runs or raises. What was chosen can be asked for: :func:`candidates`, ``gn.trace()``.
 """
@@ -53,6 +54,7 @@ class Kernel:
     when: Callable[..., bool | str] | None
     file: str
     line: int
+    pays: Callable[..., bool | str] | None = None
 
     @property
     def op(self) -> str:
@@ -71,18 +73,27 @@ class Kernel:
 
     def refusal(self, arrays: tuple[Any, ...], params: dict[str, Any]) -> str | None:
         """None when this kernel takes the arguments, else why not."""
-        if self.when is None:
-            return None
-        answer = self.when(*arrays, **params)
-        if isinstance(answer, str):
-            return answer or None
-        if answer:
-            return None
-        about = (self.when.__doc__ or "").strip().partition("\n")[0]
-        return f"it needs {about or self.when.__name__}"
+        return _objection(self.when, arrays, params, "it needs")
+
+    def waste(self, arrays: tuple[Any, ...], params: dict[str, Any]) -> str | None:
+        """None when this kernel is worth its effort for these arguments, else why a lower rung is better."""
+        return _objection(self.pays, arrays, params, "it pays only with")
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})"
+
+
+def _objection(
+    asked: Callable[..., bool | str] | None, arrays: tuple[Any, ...], params: dict[str, Any], begin: str
+) -> str | None:
+    """None where ``asked`` says True or is None, else what it says, or what its docstring says it asks for."""
+    answer = True if asked is None else asked(*arrays, **params)
+    if isinstance(answer, str):
+        return answer or None
+    if asked is None or answer:
+        return None
+    about = (asked.__doc__ or "").strip().partition("\n")[0]
+    return f"{begin} {about or asked.__name__}"
 
 
 _registry: dict[tuple[str, str], dict[str, Kernel]] = {}
@@ -90,7 +101,12 @@ _loaded: dict[tuple[str, str], str | None] = {}  # (op, backend) -> None, or why
 
 
 def kernel(
-    entry: str, *, backend: str, variant: str = REFERENCE, when: Callable[..., bool | str] | None = None
+    entry: str,
+    *,
+    backend: str,
+    variant: str = REFERENCE,
+    when: Callable[..., bool | str] | None = None,
+    pays: Callable[..., bool | str] | None = None,
 ) -> Callable[[F], F]:
     """Registers the decorated launcher as one way of computing ``entry``. Returns it unchanged.
 
@@ -99,6 +115,8 @@ def kernel(
         backend: "numpy", "numba_cpu", "cupy" or "numba_cuda".
         variant: the rung's name: the idea in one or two words.
         when: called with the launcher's arguments; True to accept, False or a string (the reason) to refuse.
+        pays: called likewise once ``when`` accepts: whether the rung is worth taking where nobody asked for it by
+            name. A tile of 128 x 256 computes a matrix of 3 x 3 correctly, and slowly.
 
     Raises:
         ArgumentError: there is no such op or entry, or the name is taken by a launcher at another place.
@@ -123,7 +141,7 @@ def kernel(
         code = getattr(function, "__code__", None)
         if code is None:
             raise ArgumentError(f"kernel: {entry} needs a plain Python function as its launcher, got {function!r}")
-        new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno)
+        new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno, pays)
         table = _registry.setdefault((entry, backend), {})
         old = table.get(variant)
         same = old is not None and (old.file, old.function.__qualname__) == (new.file, function.__qualname__)
@@ -272,6 +290,9 @@ def _why_not(device: Device, kernel: Kernel, arrays: tuple[Any, ...], params: di
         return refusal
     if kernel.variant not in ladder(kernel.op):
         return f"it is outside the ladder: ask for it with use_variant({kernel.entry!r}, {kernel.variant!r})"
+    waste = None if variant else kernel.waste(arrays, params)
+    if waste:
+        return f"not worth it here: {waste}"
     return "a higher rung or an earlier backend takes these arguments"
 
 
@@ -291,9 +312,14 @@ def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, 
     tries = _choices.get(request)
     if tries is None:
         tries = _choices[request] = _order(device.kind, entry, backend, variant)
+    fallback = None
     for each in tries:
         if each.when is None or each.refusal(arrays, params) is None:
-            return each
+            if variant or each.pays is None or each.waste(arrays, params) is None:
+                return each
+            fallback = fallback or each
+    if fallback:  # no rung is worth it, but this one can
+        return fallback
     raise NoKernelError(_nothing_takes(entry, tries, arrays, params))
 
 

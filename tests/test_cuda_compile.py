@@ -3,37 +3,34 @@
 import os
 import subprocess
 import sys
-from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpunet import cuda, dispatch
+from gpunet import cuda
 from gpunet.cuda import compile as nvrtc
 from gpunet.cuda import launch, source, store
 from gpunet.errors import ArgumentError, CompileError, KernelError
+from gpunet.measure import resources
 from tests.emulated import floats, needs_emulator
 from tests.emulated import source as source_of
 
 needs_nvrtc = pytest.mark.skipif(bool(nvrtc.why_not()), reason=str(nvrtc.why_not()))
 
-#: op -> constants of every way its launchers load its file
-CONSTANTS: dict[str, list[dict[str, object]]] = {"relu": [{}], "matmul": [{"TILE": 16}]}
-FILES = [
-    (op, {"real": real, **more}) for op, ways in CONSTANTS.items() for real, more in product(("float", "double"), ways)
-]
+BUILDS = resources.builds()
 
 
 def test_every_cuda_file_is_listed():
-    with_file = [op for op in dispatch.ops() if any(dispatch.variants(each, "cupy") for each in dispatch.entries(op))]
-    assert with_file == sorted(CONSTANTS)
+    kernels = Path(source.find("relu")).parent.parent
+    assert {source.find(each.name) for each in BUILDS} == set(kernels.glob("*/*.cu"))
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("arch", nvrtc.ARCHITECTURES)
-@pytest.mark.parametrize(("op", "constants"), FILES, ids=lambda each: str(each))
-def test_shipped_files_compile_without_spills(op: str, constants: dict[str, object], arch: str):
-    text = source.Source(source.find(op), constants)
+@pytest.mark.parametrize("build", BUILDS, ids=str)
+def test_shipped_files_compile_without_spills(build: resources.Build, arch: str):
+    text = build.source
     found = nvrtc.compile_cubin(text, arch)
     assert set(found.kernels) == set(text.signatures)
     for name, each in found.kernels.items():

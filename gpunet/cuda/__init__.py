@@ -74,6 +74,17 @@ def address(array: Any) -> int:
     return guard.address(array)
 
 
+@cache
+def _multiprocessors(index: int) -> int:
+    return int(cupy().cuda.Device(index).attributes["MultiProcessorCount"])
+
+
+def multiprocessors(array: Any) -> int:
+    """Multiprocessors of the GPU that an array lies on; 2 on ``sim``, so that small arrays need several rounds."""
+    on_gpu = type(array).__module__.partition(".")[0] == "cupy"
+    return _multiprocessors(array.device.id) if on_gpu else 2
+
+
 def cupy() -> Any:
     """The module ``cupy``.
 

@@ -150,11 +150,17 @@ def _kernel_folders() -> list[Path]:
 
 
 def find(name: str) -> Path:
-    """The file of ``load(name)``: ``kernels/<name>/<name>.cu`` for an op, else ``name`` as a path ending in ``.cu``."""
+    """The file of ``load(name)``.
+
+    ``kernels/<name>/<name>.cu`` for an op, ``kernels/<op>/<file>.cu`` for "<op>/<file>", else ``name`` as a path
+    ending in ``.cu``.
+    """
     if name.endswith(".cu"):
         return Path(name)
-    places = [each / name / f"{name}.cu" for each in _kernel_folders()]
+    op, _, file = name.partition("/")
+    places = [each / op / f"{file or op}.cu" for each in _kernel_folders()]
     for path in places:
         if path.is_file():
             return path
-    raise KernelError(f"cuda: op {name!r} has no file {name}.cu in {' or '.join(str(each.parent) for each in places)}")
+    folders = " or ".join(str(each.parent) for each in places)
+    raise KernelError(f"cuda: op {op!r} has no file {file or op}.cu in {folders}")

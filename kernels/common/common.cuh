@@ -11,6 +11,71 @@
 
 __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// -- 16 bytes at once -------------------------------------------------------------------------------------------------
+
+#ifdef real
+#define LANES int(16 / sizeof(real))  // elements in 16 bytes, the widest load there is: 4 floats or 2 doubles
+
+struct __align__(16) Pack {
+    real v[16 / sizeof(real)];
+};
+
+// The p-th 16 bytes of an array that begins at a multiple of 16 bytes.
+__device__ __forceinline__ Pack load_pack(const real* from, long long p) {
+    return reinterpret_cast<const Pack*>(from)[p];
+}
+__device__ __forceinline__ void store_pack(real* to, long long p, const Pack& pack) {
+    reinterpret_cast<Pack*>(to)[p] = pack;
+}
+#endif
+
+// -- sums and maxima over threads -------------------------------------------------------------------------------------
+//
+// The order is fixed, so the same numbers give the same bits every time. All threads must take part, and get the result.
+
+#define ALL_LANES 0xffffffffu
+
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(ALL_LANES, value, apart);
+    return value;
+}
+// The larger of two, where a NaN wins against every number.
+template <class T>
+__device__ __forceinline__ T larger(T a, T b) {
+    return a > b || a != a ? a : b;
+}
+template <class T>
+__device__ __forceinline__ T warp_max(T value) {
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2) value = larger(value, __shfl_xor_sync(ALL_LANES, value, apart));
+    return value;
+}
+// Over a block of whole warps along x. scratch: 32 elements of shared memory, free again when the call returns.
+template <class T>
+__device__ __forceinline__ T block_sum(T value, T* scratch) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    value = warp_sum(value);
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = warp_sum(lane < warps ? scratch[lane] : T(0));
+    __syncthreads();  // everyone has read before the next call writes
+    return value;
+}
+template <class T>
+__device__ __forceinline__ T block_max(T value, T* scratch) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    value = warp_max(value);
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = warp_max(scratch[lane < warps ? lane : 0]);
+    __syncthreads();
+    return value;
+}
+
+// -- asynchronous copies ----------------------------------------------------------------------------------------------
+
 #ifdef GPUNET_EMULATOR
 
 // Copies BYTES (4, 8 or 16) from global to shared memory, both addresses at a multiple of BYTES; of these the first

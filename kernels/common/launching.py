@@ -7,6 +7,8 @@ import numpy as np
 
 from gpunet import cuda, devices
 
+from .shapes import cdiv
+
 #: NumPy name of a dtype -> its name in CUDA C++
 C_TYPES = {"float32": "float", "float64": "double"}
 
@@ -29,7 +31,10 @@ def contiguous(array: Any) -> Any:
 
 
 def kernels(op: str, like: Any, **constants: object) -> Any:
-    """The kernels of ``<op>.cu`` for the dtype of ``like``, which they call ``real``."""
+    """The kernels of ``<op>.cu`` for the dtype of ``like``, which they call ``real``.
+
+    Each set of constants stands in the BUILDS of the launchers' file: what is compiled for every architecture in tests.
+    """
     return cuda.load(op, real=C_TYPES[like.dtype.name], **constants)
 
 
@@ -38,3 +43,18 @@ def is_real(*arrays: Any) -> bool | str:
     names = sorted({each.dtype.name for each in arrays if each is not None and each.dtype.kind == "f"})
     fine = len(names) == 1 and names[0] in C_TYPES
     return fine or f"it takes arrays of one dtype, float32 or float64, got {' and '.join(names) or 'none'}"
+
+
+def is_wide(*arrays: Any) -> bool | str:
+    """Whether the arrays are of one dtype, float32 or float64, and begin at a multiple of 16 bytes."""
+    real = is_real(*arrays)
+    if real is not True:
+        return real
+    given = [each for each in arrays if each is not None]
+    shifted = [each.flags.c_contiguous and cuda.address(each) % 16 for each in given]
+    return not any(shifted) or "it needs arrays that begin at a multiple of 16 bytes"
+
+
+def blocks_for(threads: int, like: Any, block: int = THREADS, per_multiprocessor: int = 8) -> int:
+    """Blocks for kernels whose threads walk on in steps of the grid: as many as run at once, or fewer for less work."""
+    return max(1, min(cdiv(threads, block), per_multiprocessor * cuda.multiprocessors(like)))

@@ -11,6 +11,7 @@ from . import broadcast_batch
 
 TILE = 16  # side of a block's tile of y; 256 threads
 MOST_ROWS = 65535 * TILE  # the grid's second axis ends there
+BUILDS = {"matmul": [{"TILE": TILE}]}
 MOST_Z = 65535  # and its third, over the batch; the kernel walks on from there
 
 

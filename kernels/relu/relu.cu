@@ -6,11 +6,7 @@
 #error "relu.cu needs -D real=float or -D real=double"
 #endif
 
-#define LANES int(16 / sizeof(real))  // elements in 16 bytes, the widest load there is
-
-struct __align__(16) Pack {
-    real v[16 / sizeof(real)];
-};
+#include "common/common.cuh"
 
 // Written as a comparison and not as fmax: a NaN is not below zero and so goes through.
 __device__ __forceinline__ real clipped(real x) { return x < real(0) ? real(0) : x; }

@@ -1,20 +1,12 @@
 """relu on CUDA C++: launchers of relu.cu, for a GPU and for sim."""
 # op: gpunet/ops/relu.py
 
-from gpunet import cuda
 from gpunet.dispatch import kernel
 
-from ..common.launching import THREADS, contiguous, empty, is_real, kernels
+from ..common.launching import THREADS, contiguous, empty, is_real, is_wide, kernels
 from ..common.shapes import cdiv
 
-
-def is_wide(*arrays):
-    """Whether the arrays are float32 or float64 and begin at a multiple of 16 bytes."""
-    real = is_real(*arrays)
-    if real is not True:
-        return real
-    shifted = [each.flags.c_contiguous and cuda.address(each) % 16 for each in arrays]
-    return not any(shifted) or "it needs arrays that begin at a multiple of 16 bytes"
+BUILDS = {"relu": [{}]}
 
 
 @kernel("relu.forward", backend="cupy", variant="plain", when=is_real)
