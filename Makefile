@@ -1,5 +1,5 @@
 # The commands a newcomer can guess. Each is one line, so nobody needs to remember flags.
-.PHONY: help install check test peers compare mutants clean
+.PHONY: help install check test peers compare mutants resources clean
 
 help:       ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -21,6 +21,9 @@ compare:    ## the main job: prove, time and train on every device that runs her
 
 mutants:    ## break the kernels on purpose and see the tests fail
 	python tests/mutants.py
+
+resources:  ## compile every CUDA kernel for every architecture; record registers, shared memory and spills
+	python -m gpunet.measure.resources
 
 clean:      ## what builds and tests leave behind
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis gpunet-report

@@ -18,5 +18,7 @@ MAPPED = {
 setup(
     packages=[*find_packages(include=["gpunet", "gpunet.*"]), *MAPPED],
     package_dir=MAPPED,
-    package_data={"": ["*.cu", "*.cuh", "*.h", "*.cpp", "*.npz", "*.md", "*.txt", "*.html", "*.css", "py.typed"]},
+    package_data={
+        "": ["*.cu", "*.cuh", "*.csv", "*.h", "*.cpp", "*.npz", "*.md", "*.txt", "*.html", "*.css", "py.typed"]
+    },
 )

@@ -7,6 +7,7 @@ from gpunet import errors as errors
 from gpunet.tensor import Tensor as Tensor  # isort: skip  first: tensor, graph and ops need each other
 from gpunet.backward import grad as grad
 from gpunet.config import use_backend as use_backend
+from gpunet.config import use_fused as use_fused
 from gpunet.config import use_variant as use_variant
 from gpunet.creation import arange as arange
 from gpunet.creation import eye as eye

@@ -17,6 +17,7 @@ VARIABLES = {
     "GPUNET_DEVICE": "device of new tensors: cpu (default), cuda, cuda:N, sim, or auto (a GPU if one can run)",
     "GPUNET_BACKEND": "backend every kernel must come from: numpy, numba_cpu, cupy, numba_cuda",
     "GPUNET_VARIANT_<OP>": "rung every entry of that op must use, or entry=rung,entry=rung",
+    "GPUNET_FUSED": "1 or 0: whether ops launch fused kernels (default: where the device has them)",
     "GPUNET_DEBUG": "1 devices and automatic choices, 2 and every launch, 3 and compile options, 4 and kernel sources",
     "GPUNET_CHECK": "1 synchronises after each launch and refuses a NaN that was not in the inputs",
     "GPUNET_DATA": "folder searched first for data sets",
@@ -35,6 +36,8 @@ class Settings:
     """Backend every kernel must come from; None: the first that can run."""
     variants: dict[str, str] = field(default_factory=dict)
     """Op or entry -> rung that must be used."""
+    fused: bool | None = None
+    """Whether ops launch fused entries; None: where the device has kernels for them."""
     debug: int = 0
     """0 to 4, each level adds to the last."""
     check: bool = False
@@ -79,6 +82,7 @@ def _read_environment() -> Settings:
         device=os.environ.get("GPUNET_DEVICE", "").strip() or "cpu",
         backend=os.environ.get("GPUNET_BACKEND", "").strip() or None,
         variants=variants,
+        fused=bool(_integer("GPUNET_FUSED", 0, 0, 1)) if os.environ.get("GPUNET_FUSED", "").strip() else None,
         debug=_integer("GPUNET_DEBUG", 0, 0, 4),
         check=bool(_integer("GPUNET_CHECK", 0, 0, 1)),
         data=os.environ.get("GPUNET_DATA", "").strip() or None,
@@ -103,6 +107,7 @@ class _Local(threading.local):
 
     backend: str | None = None
     variants: dict[str, str] | None = None
+    fused: bool | None = None
     free: bool = False  # neither these nor the environment's count: gn.explain looks at what would run by itself
     phase: str = "forward"  # which half of training is running; the graph sets it, traces show it
 
@@ -126,14 +131,21 @@ def wanted_variant(entry: str) -> str | None:
     return None
 
 
+def wanted_fused() -> bool | None:
+    """Whether fused entries were asked for (True) or ruled out (False) in this thread or by the environment."""
+    if local.fused is not None:
+        return local.fused
+    return None if local.free else settings.fused
+
+
 @contextmanager
 def no_requests() -> Iterator[None]:
     """Inside the block kernels are chosen as if none had been asked for by name."""
-    before, local.free = local.free, True
+    before, local.free, local.fused = (local.free, local.fused), True, None
     try:
         yield
     finally:
-        local.free = before
+        local.free, local.fused = before
 
 
 @contextmanager
@@ -189,3 +201,28 @@ def use_variant(entry: str, variant: str) -> Iterator[None]:
         yield
     finally:
         local.variants = before
+
+
+@contextmanager
+def use_fused(fused: bool) -> Iterator[None]:
+    """Inside the block ops launch fused entries wherever they can (True) or nowhere (False).
+
+    A fused entry does in one pass what would be two: matmul.forward_bias adds the bias while the product is still in
+    registers. Without this, ops use them where the device has kernels for them beyond the definition, and nobody asked
+    by name for a rung that a fused entry lacks.
+
+    Args:
+        fused: True or False.
+
+    Example:
+        >>> import gpunet as gn
+        >>> with gn.use_fused(True), gn.trace() as lines:
+        ...     y = gn.functional.linear(gn.ones(2, 3), gn.ones(4, 3), gn.ones(4))
+        >>> [line.entry for line in lines]
+        ['matmul.forward_bias']
+    """
+    before, local.fused = local.fused, bool(fused)
+    try:
+        yield
+    finally:
+        local.fused = before

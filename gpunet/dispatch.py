@@ -150,6 +150,7 @@ def kernel(
             raise ArgumentError(f"kernel: {new.name} must be registered once, got two, at {places}; rename a variant")
         table[variant] = new
         _choices.clear()
+        _fusions.clear()
         return function
 
     return register
@@ -321,6 +322,34 @@ def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, 
     if fallback:  # no rung is worth it, but this one can
         return fallback
     raise NoKernelError(_nothing_takes(entry, tries, arrays, params))
+
+
+_fusions: dict[tuple[Any, ...], bool] = {}
+config.on_reload.append(_fusions.clear)
+
+
+def fuses(device: Device, entry: str, *parts: str) -> bool:
+    """Whether an op should launch the fused ``entry`` instead of its ``parts``, entries that it does the work of.
+
+    Asked for or ruled out by ``use_fused`` or ``GPUNET_FUSED``, that settles it. Else: where the backend that would run
+    the first part has the fused entry too, as more than its definition, and with the rung that was asked for of a part.
+    """
+    asked = config.wanted_fused()
+    if asked is not None:
+        return asked
+    rungs = tuple(config.wanted_variant(each) for each in parts)
+    request = (device.kind, config.wanted_backend(), entry, rungs)
+    found = _fusions.get(request)
+    if found is None:
+        found = _fusions[request] = _can_fuse(*request, parts[0])
+    return found
+
+
+def _can_fuse(kind: str, backend: str | None, entry: str, rungs: tuple[str | None, ...], part: str) -> bool:
+    usable = [name for name in devices.CHOICE[kind] if devices.BACKENDS[name].why_not(kind) is None]
+    names = [name for name in ([backend] if backend else usable) if variants(part, name)]
+    have = {each.variant for each in variants(entry, names[0])} if names else set()
+    return bool(have - {REFERENCE}) and all(each is None or each in have for each in rungs)
 
 
 def _order(kind: str, entry: str, backend: str | None, variant: str | None) -> list[Kernel]:

@@ -102,6 +102,9 @@ MATMUL = _block(
     ("past_tile", [normal(17, 33), normal(17, 33), normal(17)]),
     ("size1_axis", [normal(3, 1), normal(1, 1), normal(1)]),
     ("empty_batch", [normal(0, 4), normal(3, 4), normal(3)]),
+    ("relu", [normal(5, 4), normal(3, 4), normal(3)], {"activation": "relu"}),
+    ("relu_past_tile", [normal(17, 33), normal(17, 33), normal(17)], {"activation": "relu"}),
+    ("relu_no_bias", [normal(3, 4), normal(2, 4), None], {"activation": "relu"}),
 )
 
 CONV2D = _block(
@@ -126,6 +129,8 @@ CONV2D = _block(
     ("wide_padding", [normal(1, 1, 2, 2), normal(1, 1, 2, 2), normal(1)], {"padding": (3, 2), "stride": 2}),
     ("rows_left_over", [normal(1, 1, 8, 8), normal(2, 1, 3, 3), normal(2)], {"stride": 3}),
     ("one_image", [normal(2, 5, 5), normal(3, 2, 3, 3), normal(3)]),
+    ("relu", [normal(2, 3, 6, 5), normal(4, 3, 3, 3), normal(4)], {"padding": 1, "activation": "relu"}),
+    ("relu_no_bias", [normal(1, 4, 7, 6), normal(6, 2, 3, 2), None], {"stride": 2, "groups": 2, "activation": "relu"}),
 ) + _block(
     "conv_transpose2d",
     ("ordinary", [normal(2, 3, 4, 4), normal(3, 2, 3, 3), normal(2)], {"stride": 2, "padding": 1}),

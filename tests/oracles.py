@@ -87,6 +87,21 @@ def matmul_forward(a, b, *, transpose_a, transpose_b):
     return y
 
 
+def _positive(y):
+    return filled(y.shape, {k: 0.0 if value <= 0 else value for k, value in numbers(y).items()})
+
+
+@oracle("matmul.forward_bias")
+def matmul_forward_bias(a, b, bias, **flags):
+    y = matmul_forward(a, b, **flags)
+    return filled(y.shape, {k: value + bias[k[-1]].item() for k, value in numbers(y).items()})
+
+
+@oracle("matmul.forward_bias_relu")
+def matmul_forward_bias_relu(a, b, bias, **flags):
+    return _positive(matmul_forward_bias(a, b, bias, **flags))
+
+
 def conv_products(gy_shape, w_shape, image, geometry):
     """Every product of a convolution, as the indices of its output, its pixel and its weight."""
     stride, padding, dilation, groups = (geometry[k] for k in ("stride", "padding", "dilation", "groups"))
@@ -118,6 +133,11 @@ def conv2d_forward(x, w, b, **geometry):
     xs, ws = numbers(x), numbers(w)
     y = gathered(shape, ((o, xs[p] * ws[q]) for o, p, q in conv_products(shape, w.shape, x.shape[2:], geometry)))
     return y if b is None else y + b[:, None, None]
+
+
+@oracle("conv2d.forward_relu")
+def conv2d_forward_relu(x, w, b, **geometry):
+    return _positive(conv2d_forward(x, w, b, **geometry))
 
 
 @oracle("conv2d.grad_x")

@@ -21,6 +21,22 @@ def relu_grad_x(gy, y):
     return mapped(lambda g, v: 0.0 if v <= 0 else g, gy, y)
 
 
+@oracle("relu.forward_mask")
+def relu_forward_mask(x):
+    y = relu_forward(x)
+    words = [0] * -(-x.size // 32)
+    for place, value in enumerate(y.reshape(-1).tolist()):
+        words[place // 32] |= (0 if value <= 0 else 1) << place % 32
+    return y, np.array(words, np.uint32)
+
+
+@oracle("relu.grad_x_mask")
+def relu_grad_x_mask(gy, mask):
+    words = mask.tolist()
+    passed = [g if words[k // 32] >> k % 32 & 1 else 0.0 for k, g in enumerate(gy.reshape(-1).tolist())]
+    return np.array(passed, np.float64).reshape(gy.shape)
+
+
 @oracle("leaky_relu.forward")
 def leaky_relu_forward(x, *, negative_slope):
     return mapped(lambda v: v if v > 0 else negative_slope * v, x)

@@ -17,3 +17,4 @@ def own_kernels_forgotten() -> Iterator[None]:
             for each in [each for each in table.values() if each not in before and "/kernels/" not in each.file]:
                 del table[each.variant]
         dispatch._choices.clear()
+        dispatch._fusions.clear()

@@ -37,6 +37,8 @@ class Size:
     """Tensor name -> shape, in the order of the public function's arguments."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keywords of the public function."""
+    fused: bool = False
+    """Whether the op launches its fused entries."""
 
     @property
     def elements(self) -> int:

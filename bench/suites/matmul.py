@@ -21,14 +21,22 @@ def _batched(name: str, origin: str, tier: str, a: tuple[int, ...], b: tuple[int
     return Size(name, origin, tier, {"a": a, "b": b}, {"transpose_b": False})
 
 
+def _layer(name: str, origin: str, tier: str, rows: int, into: int, out: int, activation: str | None = None) -> Size:
+    shapes = {"a": (rows, into), "b": (out, into), "bias": (out,)}
+    return Size(name, origin, tier, shapes, {"activation": activation}, fused=True)
+
+
 SIZES: list[Size] = [
     _product("primes", "own: prime sizes", "proof", 17, 13, 31),
     _product("one_past_a_tile", "own: one past a tile of 32", "proof", 33, 65, 33, transpose_b=True),
     _batched("broadcast", "own: batch axes that broadcast", "proof", (2, 1, 5, 7), (3, 7, 4)),
+    _layer("bias", "own: prime sizes", "proof", 17, 31, 13),
+    _layer("bias_relu", "own: one past a tile of 32", "proof", 33, 33, 65, "relu"),
     _product("dense", "LeNet-5's first dense layer, batch 64", "quick", 64, 120, 400, transpose_b=True),
     _product(
         "reference_cnn", "the reference CNN's first dense layer, batch 32", "quick", 32, 512, 400, transpose_b=True
     ),
+    _layer("dense_bias_relu", "LeNet-5's first dense layer, batch 64", "quick", 64, 400, 120, "relu"),
     _product("square_512", "own: square, within a last-level cache", "quick", 512, 512, 512),
     _product("square_2048", "own: square, beyond a cache", "standard", 2048, 2048, 2048),
     _product("m1760_n128", "DeepBench", "standard", 1760, 128, 1760),
@@ -41,6 +49,8 @@ SIZES: list[Size] = [
     _product("k500000", "DeepBench: a long sum", "full", 512, 8, 500000),
     _product("m3072_n7435_nt", "DeepBench, b stored transposed", "full", 3072, 7435, 1024, transpose_b=True),
     _product("classifier", "own: a large classifier", "full", 32768, 1000, 2048),
+    _layer("classifier_bias", "own: a large classifier", "full", 32768, 2048, 1000),
+    _layer("square_4096_bias_relu", "own: a square layer", "full", 4096, 4096, 4096, "relu"),
     _product("square_4096", "fast.cu and KernelBench", "full", 4096, 4096, 4096),
     _product("square_8192", "fast.cu and KernelBench", "full", 8192, 8192, 8192),
     _product("waves_132", "simplegemm: whole waves on 132 multiprocessors", "full", 8448, 9216, 8192),
@@ -49,4 +59,6 @@ SIZES: list[Size] = [
 
 def run(size: Size, tensors: dict[str, Tensor]) -> Tensor:
     b = tensors["b"]
+    if size.fused:
+        return F.linear(tensors["a"], b, tensors["bias"], **size.arguments)
     return F.matmul(tensors["a"], b.transpose(-1, -2) if size.arguments["transpose_b"] else b)

@@ -75,6 +75,18 @@ def _nvrtc() -> tuple[str, Any, Any]:
     return f"{major}.{minor}", core.Program, core.ProgramOptions
 
 
+def version() -> str:
+    """NVRTC's version.
+
+    Raises:
+        BackendUnavailableError: it is not installed.
+    """
+    reason = why_not()
+    if reason:
+        raise BackendUnavailableError(f"cuda: {reason}")
+    return _nvrtc()[0]
+
+
 @cache
 def _toolkit_headers() -> tuple[str, ...]:
     """Folders of cuda_fp16.h and its like."""
@@ -94,13 +106,10 @@ def compile_cubin(source: Source, arch: str, fma: bool = True) -> Cubin:
         BackendUnavailableError: NVRTC is not installed.
         CompileError: NVRTC refuses the text; the message has its lines.
     """
-    reason = why_not()
-    if reason:
-        raise BackendUnavailableError(f"cuda: {reason}")
+    nvrtc = version()
     if not re.fullmatch(r"sm_\d+[af]?", arch):
         raise ArgumentError(f"cuda: arch must be sm_<number>, such as {', '.join(ARCHITECTURES)}, got {arch!r}")
-    version, _, _ = _nvrtc()
-    name = store.key(version, arch, fma, sorted(source.defines.items()), source.text, sorted(source.included.items()))
+    name = store.key(nvrtc, arch, fma, sorted(source.defines.items()), source.text, sorted(source.included.items()))
     path = store.folder("cubin") / f"{source.path.stem}-{arch}-{name}.cubin"
     table = path.with_suffix(".json")
 

@@ -149,6 +149,11 @@ def _kernel_folders() -> list[Path]:
     return [each for each in places if (each / "common").is_dir()]
 
 
+def table() -> Path:
+    """Where the recorded table of the kernels' resources lies, whether or not there is one: beside the ops' folders."""
+    return _kernel_folders()[0] / "common" / "resources.csv"
+
+
 def find(name: str) -> Path:
     """The file of ``load(name)``.
 

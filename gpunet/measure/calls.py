@@ -89,7 +89,7 @@ def definition(entry: str) -> Kernel:
 
 
 def capture(suite: ModuleType, size: Any, dtype: Any, seed: int, second: bool = False) -> list[Case]:
-    """Every call behind one size of a suite.
+    """Every call behind one size of a suite; whether ops run fused, the size says.
 
     Args:
         suite: module with ``tensors`` and ``run``, from ``gpunet.bench.suites``.
@@ -99,7 +99,7 @@ def capture(suite: ModuleType, size: Any, dtype: Any, seed: int, second: bool = 
         second: whether to add the entries that only a second derivative reaches, such as gather of max pooling.
     """
     op, name = suite.__name__.rpartition(".")[2], np.dtype(dtype).name
-    with seeded(seed), definitions():
+    with seeded(seed), definitions(), config.use_fused(size.fused):
         tensors = suite.tensors(size, dtype, devices.CPU, seed)
         wanted = [each for each in tensors.values() if each.requires_grad]
         with dispatch.capture() as forward:

@@ -1,14 +1,24 @@
 """What the CUDA C++ kernels take of a GPU: registers, shared memory, stack and spills, for every architecture.
 
-The table is recorded in ``kernels/resources.csv`` by ``make resources``; tests compile again and compare.
+``python -m gpunet.measure.resources`` compiles everything that the launchers load, for everything in ARCHITECTURES, and
+writes the table kernels/common/resources.csv. Tests compile again and compare. The emulator reads the table, so
+that a launch with more registers than a GPU has is refused without one.
 """
 
+import csv
+import os
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from gpunet import dispatch
-from gpunet.cuda import source
+from gpunet.cuda import compile as nvrtc
+from gpunet.cuda import source, table
+from gpunet.cuda.compile import ARCHITECTURES, Resources
 
 REALS = ("float", "double")
 
@@ -27,8 +37,32 @@ class Build(NamedTuple):
         """The file with its constants."""
         return source.Source(source.find(self.name), {"real": self.real, **dict(self.constants)})
 
+    @property
+    def told(self) -> str:
+        """The constants as the table writes them."""
+        return table.told(dict(self.constants))
+
     def __str__(self) -> str:
-        return " ".join([self.name, self.real, *(f"{name}={value}" for name, value in self.constants)])
+        return " ".join(filter(None, [self.name, self.real, self.told]))
+
+
+class Row(NamedTuple):
+    """One kernel of one build on one architecture."""
+
+    build: Build
+    kernel: str
+    arch: str
+    resources: Resources
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What :func:`gpunet.cuda.table.recorded` finds it by."""
+        return self.kernel, self.build.real, self.build.told, self.arch
+
+    @property
+    def line(self) -> tuple[Any, ...]:
+        """The cells of the table."""
+        return (self.build.name, *self.key[1:3], self.kernel, self.arch, *astuple(self.resources))
 
 
 def builds() -> list[Build]:
@@ -50,3 +84,53 @@ def _builds() -> Iterator[Build]:
                 rest = tuple((key, value) for key, value in way.items() if key != "real")
                 for real in [way["real"]] if "real" in way else REALS:
                     yield Build(name, real, rest)
+
+
+def compiled(build: Build, arch: str) -> list[Row]:
+    """The rows of one build on one architecture, compiled now or found in the cache.
+
+    Raises:
+        BackendUnavailableError: NVRTC is not installed.
+        CompileError: it refuses the text.
+    """
+    found = nvrtc.compile_cubin(build.source, arch)
+    return [Row(build, kernel, arch, each) for kernel, each in sorted(found.kernels.items())]
+
+
+def _compiled(job: tuple[Build, str]) -> list[Row]:
+    return compiled(*job)
+
+
+def record(path: Path, workers: int | None = None) -> int:
+    """Compiles everything and writes the table.
+
+    Args:
+        path: of the table.
+        workers: processes at once; None for one a CPU.
+
+    Returns:
+        The number of rows.
+    """
+    jobs = [(build, arch) for build in builds() for arch in ARCHITECTURES]
+    # Spawned, not forked: a fork would share NVRTC's state.
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        rows = [row for rows in pool.map(_compiled, jobs) for row in rows]
+    rows.sort(key=lambda row: (row.build.name, REALS.index(row.build.real), row.build.told, row.kernel))
+    with path.open("w", newline="") as file:
+        file.write(f"{table.VERSION}{nvrtc.version()}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table.COLUMNS)
+        writer.writerows(row.line for row in rows)
+    return len(rows)
+
+
+def main(arguments: Iterable[str] = ()) -> int:
+    """Writes the table to where it is recorded, or to the path given."""
+    path = Path(next(iter(arguments), source.table()))
+    count = record(path)
+    print(f"{count} rows, NVRTC {nvrtc.version()}: {path}")  # noqa: T201 the command's output
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -66,6 +66,7 @@ class Conv2d(_Conv):
         padding_mode: "zeros" alone.
         device: where the parameters live; None for the default device.
         dtype: float32 or float64; None for float32.
+        activation: None, or "relu" for the positive part of the result, in the same pass where the device can.
 
     Attributes:
         weight: (F, C/groups, KH, KW), uniform with bound 1 / sqrt(C/groups * KH * KW).
@@ -77,7 +78,7 @@ class Conv2d(_Conv):
 
     Raises:
         ArgumentError: a size that is no integer of at least 1 (padding: 0), groups that do not divide the channels,
-            "same" with a stride, or another padding mode.
+            "same" with a stride, another padding mode or another activation.
         ShapeError: in forward, the input does not have C channels or is smaller than the window.
 
     Source:
@@ -107,6 +108,8 @@ class Conv2d(_Conv):
         padding_mode: str = "zeros",
         device: Any = None,
         dtype: Any = None,
+        *,
+        activation: str | None = None,
     ):
         super().__init__()
         geometry = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
@@ -115,11 +118,18 @@ class Conv2d(_Conv):
             one_of("Conv2d", "padding", padding, ("same", "valid"))
             if padding == "same" and self.stride != (1, 1):
                 raise ArgumentError(f"Conv2d: padding='same' needs stride 1, got {stride!r}; give it as a number")
+        self.activation = one_of("Conv2d", "activation", activation, (None, "relu"))
         self._make((out_channels, in_channels // groups, *self.kernel_size), bias, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, F, OH, OW)."""
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        geometry = self.stride, self.padding, self.dilation, self.groups
+        return F.conv2d(x, self.weight, self.bias, *geometry, self.activation)
+
+    def extra_repr(self) -> str:
+        """Channels, geometry, and the activation if there is one."""
+        text = super().extra_repr()
+        return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
 
 class ConvTranspose2d(_Conv):

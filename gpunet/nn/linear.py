@@ -11,7 +11,7 @@ from gpunet.errors import DTypeError
 from gpunet.nn import init
 from gpunet.nn.module import Module
 from gpunet.nn.parameter import Parameter
-from gpunet.ops.checks import whole
+from gpunet.ops.checks import one_of, whole
 from gpunet.tensor import FLOATS, Tensor
 
 
@@ -41,6 +41,7 @@ class Linear(Module):
         bias: whether a number is added to each output.
         device: where the parameters live; None for the default device.
         dtype: float32 or float64; None for float32.
+        activation: None, or "relu" for the positive part of the result, in the same pass where the device can.
 
     Attributes:
         weight: (OUT, IN), uniform with bound 1 / sqrt(IN).
@@ -50,7 +51,7 @@ class Linear(Module):
         (..., OUT) for an input (..., IN).
 
     Raises:
-        ArgumentError: a number of features is no integer of at least 1.
+        ArgumentError: a number of features is no integer of at least 1, or another activation.
         ShapeError: in forward, the last axis of the input is not IN.
 
     Source:
@@ -64,8 +65,18 @@ class Linear(Module):
 
     bias: Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
+    ):
         super().__init__()
+        self.activation = one_of("Linear", "activation", activation, (None, "relu"))
         self.in_features = whole("Linear", "in_features", in_features)
         self.out_features = whole("Linear", "out_features", out_features)
         self.weight = empty("Linear", (out_features, in_features), device, dtype)
@@ -78,11 +89,12 @@ class Linear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., IN) to (..., OUT)."""
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias, self.activation)
 
     def extra_repr(self) -> str:
         """Sizes and whether there is a bias."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return text if self.activation is None else f"{text}, activation={self.activation!r}"
 
 
 class Flatten(Module):

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.dispatch import launch
+from gpunet.dispatch import fuses, launch
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.graph import Function
 from gpunet.kernels.common.shapes import conv_out_size
 from gpunet.ops.checks import as_batch, like_input, need_float, need_given, need_image, need_ndim, one_of, pair
 from gpunet.ops.reduce import Expand
+from gpunet.ops.relu import ReluGradX, relu
 from gpunet.tensor import Tensor
 
 # The three products below share one index formula (kernels/conv2d/__init__.py). Each is linear in its two arguments,
@@ -36,11 +37,33 @@ class Conv2d(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         x, w = ctx.saved
-        need_x, need_w, need_b = ctx.needs_input_grad
-        gx = Conv2dGradX.apply(gy, w, input_size=ctx.input_size, **ctx.geometry) if need_x else None
-        gw = Conv2dGradW.apply(gy, x, kernel_size=ctx.kernel_size, **ctx.geometry) if need_w else None
-        gb = Conv2dGradB.apply(gy) if need_b else None
-        return gx, gw, gb
+        return _gradients(ctx, gy, x, w)
+
+
+def _gradients(ctx: Any, gy: Tensor, x: Tensor, w: Tensor) -> Any:
+    """Those of x, w and b that are needed, from the gradient of the sums."""
+    need_x, need_w, need_b = ctx.needs_input_grad
+    gx = Conv2dGradX.apply(gy, w, input_size=ctx.input_size, **ctx.geometry) if need_x else None
+    gw = Conv2dGradW.apply(gy, x, kernel_size=ctx.kernel_size, **ctx.geometry) if need_w else None
+    gb = Conv2dGradB.apply(gy) if need_b else None
+    return gx, gw, gb
+
+
+class Conv2dRelu(Function):
+    """The positive part of Conv2d, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, **geometry: Any) -> Any:
+        ctx.geometry, ctx.input_size, ctx.kernel_size = geometry, x.shape[2:], w.shape[2:]
+        need_x, need_w, _ = ctx.needs_input_grad
+        y = launch(x.device, "conv2d.forward_relu", x.data, w.data, None if b is None else b.data, **geometry)
+        ctx.save(x if need_w else None, w if need_x else None, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        x, w, y = ctx.saved
+        return _gradients(ctx, ReluGradX.apply(gy, y), x, w)
 
 
 class Conv2dGradX(Function):
@@ -112,6 +135,7 @@ def conv2d(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    activation: str | None = None,
 ) -> Tensor:
     """Every filter's inner product with the window of pixels under each of its positions, plus the filter's bias.
 
@@ -129,6 +153,8 @@ def conv2d(
             which needs stride 1.
         dilation: step between the pixels of one window, an integer or a pair, at least 1.
         groups: number of parts; divides C and F.
+        activation: None, or "relu" for the positive part of the result, which a GPU kernel can finish before it
+            writes the sum.
 
     Returns:
         Tensor of shape (N, F, OH, OW), or (F, OH, OW) for one image, with
@@ -138,7 +164,7 @@ def conv2d(
         ShapeError: wrong number of axes, an empty axis other than N, channels or bias that do not fit, or a window
             larger than the padded input.
         ArgumentError: stride, dilation or groups below 1, padding below 0 or an unknown word, "same" with a stride,
-            or groups that do not divide C and F.
+            groups that do not divide C and F, or another activation.
         DTypeError: not a tensor, not float32 or float64, or two dtypes.
         DeviceError: two devices.
 
@@ -149,7 +175,8 @@ def conv2d(
 
     Kernels:
         kernels/conv2d/: conv2d.forward, conv2d.grad_x, conv2d.grad_w, conv2d.grad_b; derivatives of any order run
-        through these four.
+        through these four. With an activation, conv2d.forward_relu where the device has kernels for it
+        (:func:`gpunet.use_fused` decides by name).
 
     Source:
         Derived in kernels/conv2d/__init__.py.
@@ -174,10 +201,17 @@ def conv2d(
             f"from x {x.shape} and weight {weight.shape}"
         )
     need_bias("conv2d", bias, weight.shape[0])
+    one_of("conv2d", "activation", activation, (None, "relu"))
     sides = _four_sides(padding, weight.shape[2:], steps, holes)
     if min(conv_out_size(x.shape[-2:], weight.shape[2:], steps, sides, holes)) < 1:
         raise ShapeError(_too_large(x, weight, sides, holes))
-    y = Conv2d.apply(as_batch(x), weight, bias, stride=steps, padding=sides, dilation=holes, groups=groups)
+    images, geometry = as_batch(x), {"stride": steps, "padding": sides, "dilation": holes, "groups": groups}
+    if activation is None:
+        y = Conv2d.apply(images, weight, bias, **geometry)
+    elif fuses(x.device, "conv2d.forward_relu", "conv2d.forward", "relu.forward"):
+        y = Conv2dRelu.apply(images, weight, bias, **geometry)
+    else:
+        y = relu(Conv2d.apply(images, weight, bias, **geometry))
     return like_input(y, x)
 
 

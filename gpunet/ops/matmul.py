@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.dispatch import launch
+from gpunet.devices import Device
+from gpunet.dispatch import fuses, launch
 from gpunet.errors import ShapeError
 from gpunet.graph import Function
-from gpunet.ops.checks import need_float, need_given, need_ndim
+from gpunet.ops.checks import need_float, need_given, need_ndim, one_of
 from gpunet.ops.reduce import sum_to
+from gpunet.ops.relu import ReluGradX, relu
 from gpunet.tensor import Tensor
 
 
@@ -43,6 +45,32 @@ class MatMul(Function):
             gb = _product(gy, a, True, ta) if tb else _product(a, gy, not ta, False)
             gb = sum_to(gb, ctx.shape_b)
         return ga, gb
+
+
+class MatMulBias(Function):
+    """rows @ weight^T + bias, or the positive part of that, in one pass over the result."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Any:
+        need_rows, need_weight, _ = ctx.needs_input_grad
+        ctx.relu = relu
+        arrays = rows.data, weight.data, bias.data
+        if relu:
+            y = launch(rows.device, "matmul.forward_bias_relu", *arrays, transpose_a=False, transpose_b=True)
+        else:
+            y = launch(rows.device, "matmul.forward_bias", *arrays, transpose_a=False, transpose_b=True)
+        ctx.save(rows if need_weight else None, weight if need_rows else None, y if relu else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        rows, weight, y = ctx.saved
+        need_rows, need_weight, need_bias = ctx.needs_input_grad
+        if ctx.relu:
+            gy = ReluGradX.apply(gy, y)
+        g_rows = _product(gy, weight, False, False) if need_rows else None
+        g_weight = _product(gy, rows, True, False) if need_weight else None
+        return g_rows, g_weight, gy.sum(0) if need_bias else None
 
 
 def _product(a: Tensor, b: Tensor, transpose_a: bool, transpose_b: bool) -> Tensor:
@@ -122,18 +150,22 @@ def _need_batches(a: Tensor, b: Tensor) -> None:
         ) from None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
     """``x @ weight^T + bias``: each output feature is a weighted sum of all input features.
+
+    With ``activation="relu"`` of that the positive part, which a GPU kernel can finish before it writes the sum.
 
     Args:
         x: (..., IN), float32 or float64; any number of leading axes, none included.
         weight: (OUT, IN), one row for each output feature.
         bias: (OUT,), or None for no bias.
+        activation: None or "relu".
 
     Returns:
         Tensor of shape (..., OUT).
 
     Raises:
+        ArgumentError: another activation.
         ShapeError: x has no axes, weight has not two, or sizes disagree.
         DTypeError: not a tensor, not float32 or float64, or two dtypes.
         DeviceError: two devices.
@@ -142,7 +174,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         As :func:`matmul`; the bias is added last.
 
     Kernels:
-        kernels/matmul/: matmul.forward with transpose_b, one product for all leading axes together.
+        kernels/matmul/: matmul.forward with transpose_b, one product for all leading axes together; or, where the
+        device has kernels for it, matmul.forward_bias and matmul.forward_bias_relu (:func:`gpunet.use_fused` decides
+        by name).
 
     Source:
         Derived in kernels/matmul/__init__.py.
@@ -156,6 +190,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     need_given("linear", weight=weight)
     need_float("linear", x=x, weight=weight, bias=bias)
     need_ndim("linear", "weight", weight, (2,), "(OUT, IN)")
+    one_of("linear", "activation", activation, (None, "relu"))
     if x.ndim == 0:
         raise ShapeError("linear: x must have at least 1 axis (..., IN), got a single number")
     if x.shape[-1] != weight.shape[1]:
@@ -167,7 +202,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None and bias.shape != (out,):
         raise ShapeError(f"linear: bias must have shape ({out},), one number for each row of weight, got {bias.shape}")
     rows = x if x.ndim == 2 else x.reshape(_rows(x.shape), x.shape[-1])
-    y = MatMul.apply(rows, weight, transpose_b=True)
-    if bias is not None:
-        y = y + bias
+    positive = activation == "relu"
+    if bias is not None and _fuses(rows.device, positive):
+        y = MatMulBias.apply(rows, weight, bias, relu=positive)
+    else:
+        y = MatMul.apply(rows, weight, transpose_b=True)
+        y = y if bias is None else y + bias
+        y = relu(y) if positive else y
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], out)
+
+
+def _fuses(device: Device, positive: bool) -> bool:
+    if positive:
+        return fuses(device, "matmul.forward_bias_relu", "matmul.forward", "relu.forward")
+    return fuses(device, "matmul.forward_bias", "matmul.forward")

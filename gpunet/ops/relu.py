@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from gpunet.dispatch import launch
+from gpunet.dispatch import fuses, launch
 from gpunet.graph import Function
+from gpunet.modes import is_grad_enabled
 from gpunet.ops.checks import need_float
 from gpunet.tensor import Tensor
 
@@ -37,6 +38,35 @@ class ReluGradX(Function):
         return ReluGradX.apply(ggx, y) if ctx.needs_input_grad[0] else None, None
 
 
+class ReluMask(Function):
+    """max(x, 0) that keeps one bit an element for backward, instead of y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Any:
+        y, mask = launch(x.device, "relu.forward_mask", x.data)
+        ctx.save(mask)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:
+        (mask,) = ctx.saved
+        return ReluGradXMask.apply(gy, mask=mask)
+
+
+class ReluGradXMask(Function):
+    """gy where the bit is 1: linear in gy, so it is its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, gy: Tensor, *, mask: Any) -> Any:
+        ctx.save(mask)
+        return launch(gy.device, "relu.grad_x_mask", gy.data, mask)
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> Any:
+        (mask,) = ctx.saved
+        return ReluGradXMask.apply(ggx, mask=mask)
+
+
 def relu(x: Tensor) -> Tensor:
     """The larger of x and 0, element by element.
 
@@ -56,7 +86,9 @@ def relu(x: Tensor) -> Tensor:
         Exact. The gradient at x = 0 is 0. NaN stays NaN, and its gradient passes.
 
     Kernels:
-        kernels/relu/: relu.forward, relu.grad_x.
+        kernels/relu/: relu.forward, relu.grad_x; where a gradient is needed and the device has kernels for it,
+        relu.forward_mask and relu.grad_x_mask, which keep one bit an element (:func:`gpunet.use_fused` decides by
+        name).
 
     Source:
         Derived in kernels/relu/__init__.py.
@@ -68,4 +100,7 @@ def relu(x: Tensor) -> Tensor:
         [0.0, 0.0, 2.0]
     """
     need_float("relu", x=x)
-    return Relu.apply(x)
+    masked = (
+        x.requires_grad and is_grad_enabled() and fuses(x.device, "relu.forward_mask", "relu.forward", "relu.grad_x")
+    )
+    return ReluMask.apply(x) if masked else Relu.apply(x)

@@ -6,6 +6,7 @@ This is cross-correlation, what every deep-learning library calls convolution: t
 
 Entries, with stride (sh, sw), padding (top, bottom, left, right) and dilation (dh, dw):
     conv2d.forward   x (N, C, H, W), w (F, C/groups, KH, KW), b (F,) or None -> y (N, F, OH, OW)
+    conv2d.forward_relu   the same -> max(y, 0), finished while each sum is still in a register
     conv2d.grad_x    gy (N, F, OH, OW), w -> gx (N, C, H, W); H and W come as ``input_size``
     conv2d.grad_w    gy, x -> gw (F, C/groups, KH, KW); KH and KW come as ``kernel_size``
     conv2d.grad_b    gy -> gb (F,)
@@ -33,8 +34,8 @@ Rules:
     - N = 0 gives empty y and gx, and gw and gb of zeros.
 
 Work:
-    2 * N * F * OH * OW * (C/groups) * KH * KW flop for each of forward, grad_x and grad_w, one more addition an output
-    for the bias. Multiplications by the padding are counted, as is usual. Bytes: every array once.
+    2 * N * F * OH * OW * (C/groups) * KH * KW flop for each of forward, grad_x and grad_w, one more an output for the
+    bias and one for the positive part. Multiplications by the padding count, as is usual. Bytes: every array once.
 """
 
 from math import prod
@@ -47,6 +48,7 @@ LADDER: dict[str, str] = {}
 
 ENTRIES: dict[str, str] = {
     "conv2d.forward": "every filter under every position of its window, plus the bias",
+    "conv2d.forward_relu": "the positive part of the same: convolution, bias and activation in one pass",
     "conv2d.grad_x": "the gradient of the input: each output's gradient spread over the pixels it was made of",
     "conv2d.grad_w": "the gradient of the filters: outputs' gradients against the pixels they met",
     "conv2d.grad_b": "the gradient of the bias: the sum of gy over images and pixels",
@@ -67,10 +69,11 @@ def work(
     first = arrays[0]
     N = first.shape[0]
     read = sum(array_bytes(a.shape, a.dtype) for a in arrays if a is not None)
-    if entry == "conv2d.forward":
+    if entry in ("conv2d.forward", "conv2d.forward_relu"):
         x, w, b = arrays
         shape = (N, w.shape[0], *conv_out_size(x.shape[2:], w.shape[2:], stride, padding, dilation))
-        flops = 2 * prod(shape) * prod(w.shape[1:]) + (0 if b is None else prod(shape))
+        flops = 2 * prod(shape) * prod(w.shape[1:]) + (b is not None) * prod(shape)
+        flops += (entry == "conv2d.forward_relu") * prod(shape)
     elif entry == "conv2d.grad_x":
         gy, w = arrays
         shape = (N, w.shape[1] * groups, *input_size)

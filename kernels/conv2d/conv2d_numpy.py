@@ -34,6 +34,13 @@ def conv2d_forward_reference(x, w, b, *, stride, padding, dilation, groups):
     return y
 
 
+@kernel("conv2d.forward_relu", backend="numpy")
+def conv2d_forward_relu_reference(x, w, b, *, stride, padding, dilation, groups):
+    """max(y, 0); np.maximum hands NaN on."""
+    y = conv2d_forward_reference(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return np.maximum(y, 0, out=y)
+
+
 @kernel("conv2d.grad_x", backend="numpy")
 def conv2d_grad_x_reference(gy, w, *, input_size, stride, padding, dilation, groups):
     """gx (N, C, H, W) from gy (N, F, OH, OW) and w (F, CG, KH, KW).

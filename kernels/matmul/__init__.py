@@ -1,7 +1,11 @@
 """Kernels of matmul: y[..., i, j] = sum over k of a[..., i, k] * b[..., k, j].
 
 Entries:
-    matmul.forward   a (..., M, K), b (..., K, N) -> y (..., M, N)
+    matmul.forward             a (..., M, K), b (..., K, N) -> y (..., M, N)
+    matmul.forward_bias        a, b, bias (N,) -> y + bias
+    matmul.forward_bias_relu   a, b, bias (N,) -> max(y + bias, 0)
+
+    The last two finish each sum while it is still in a register: a pass over y less, or two.
 
 Rules:
     - The axes in front of the last two are a batch and broadcast against each other, as in NumPy.
@@ -10,10 +14,11 @@ Rules:
       ga = gy @ b^T and gb = a^T @ gy are this same entry, for every derivative of any order.
     - K = 0 gives zeros, an empty batch an empty result.
     - inf and NaN follow the sum: 0 * inf is NaN. No element is skipped because it is zero.
+    - The bias is added last; then NaN stays NaN, as in relu.
     - Result and sum are in the dtype of the inputs; the order of the sum is the kernel's own.
 
 Work:
-    2 * batch * M * N * K flop. Every element of a and b read once and every element of y written once is the least
+    2 * batch * M * N * K flop, one more an element of y for the bias and for the positive part. Every element of a and b read once and every element of y written once is the least
     that any kernel can do; how often a kernel really reads them is what its tiles are about.
 """
 
@@ -31,18 +36,20 @@ LADDER: dict[str, str] = {
 
 ENTRIES: dict[str, str] = {
     "matmul.forward": "the matrix product, batched and broadcast, of inputs read as they lie or transposed",
+    "matmul.forward_bias": "the matrix product plus a bias for each column",
+    "matmul.forward_bias_relu": "the matrix product plus a bias for each column, and of that the positive part",
 }
 
 
 def work(entry: str, *arrays, transpose_a: bool, transpose_b: bool) -> Work:
     """Flops and bytes of one call."""
-    a, b = arrays
+    a, b, *bias = arrays
     (M, K) = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
     N = b.shape[-2] if transpose_b else b.shape[-1]
     batch = broadcast_batch(a.shape[:-2], b.shape[:-2])
     return Work(
-        flops=2 * prod(batch) * M * N * K,
-        bytes_read=array_bytes(a.shape, a.dtype) + array_bytes(b.shape, b.dtype),
+        flops=(2 * K + len(entry.split("_")) - 1) * prod(batch) * M * N,
+        bytes_read=sum(array_bytes(each.shape, each.dtype) for each in (a, b, *bias)),
         bytes_written=array_bytes((*batch, M, N), a.dtype),
     )
 

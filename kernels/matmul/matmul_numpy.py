@@ -17,3 +17,18 @@ def matmul_forward_reference(a, b, *, transpose_a, transpose_b):
     if transpose_b:
         b = b.swapaxes(-1, -2)
     return np.matmul(a, b)
+
+
+@kernel("matmul.forward_bias", backend="numpy")
+def matmul_forward_bias_reference(a, b, bias, *, transpose_a, transpose_b):
+    """Y plus a bias (N,) for each column."""
+    y = matmul_forward_reference(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    y += bias
+    return y
+
+
+@kernel("matmul.forward_bias_relu", backend="numpy")
+def matmul_forward_bias_relu_reference(a, b, bias, *, transpose_a, transpose_b):
+    """max(y + bias, 0)."""
+    y = matmul_forward_bias_reference(a, b, bias, transpose_a=transpose_a, transpose_b=transpose_b)
+    return np.maximum(y, 0, out=y)

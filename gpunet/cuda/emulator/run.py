@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.cuda import guard
+from gpunet.cuda import guard, table
 from gpunet.cuda.emulator import build, fresh, report
 from gpunet.cuda.emulator.native import Buffer, Index, Launch, Library
 from gpunet.cuda.emulator.report import Segment
@@ -62,7 +62,13 @@ def program(source: Source) -> Program:
 
 
 def _need_limits(
-    signature: Signature, grid: Sequence[int], block: Sequence[int], static: int, dynamic: int, arch: int
+    signature: Signature,
+    grid: Sequence[int],
+    block: Sequence[int],
+    static: int,
+    dynamic: int,
+    arch: int,
+    defines: dict[str, str],
 ) -> None:
     def refuse(must: str, got: object) -> None:
         raise EmulatorError(
@@ -86,6 +92,13 @@ def _need_limits(
     if static + dynamic > most:
         refuse(
             f"shared memory may have {most} bytes a block on sm_{arch // 10}", f"{static} static + {dynamic} dynamic"
+        )
+    taken = table.resources(signature.name, defines, arch)
+    if taken and int(np.prod(block)) > taken.most_threads:
+        refuse(
+            f"the kernel takes {taken.registers} registers a thread on sm_{arch // 10}, so a block may have "
+            f"{taken.most_threads} threads",
+            f"{tuple(block)}, {np.prod(block)} threads",
         )
 
 
@@ -192,7 +205,7 @@ def launch(
         EmulatorError: the kernel did what it must not do; the message says what, where and which thread.
     """
     signature = program.source.signatures[name]
-    _need_limits(signature, grid, block, program.library.shared_of(name), shared, program.arch)
+    _need_limits(signature, grid, block, program.library.shared_of(name), shared, program.arch, program.source.defines)
     arena = _Arena(signature, arguments)
     values: list[Any] = []
     for k, (parameter, value) in enumerate(zip(signature.parameters, arguments, strict=True)):
