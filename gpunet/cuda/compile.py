@@ -71,6 +71,8 @@ def why_not() -> str | None:
 def _nvrtc() -> tuple[str, Any, Any]:
     """NVRTC's version and the two classes of cuda.core that drive it."""
     core = importlib.import_module("cuda.core")
+    if not hasattr(core, "Program"):  # before 1.0
+        core = importlib.import_module("cuda.core.experimental")
     _, major, minor = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
     return f"{major}.{minor}", core.Program, core.ProgramOptions
 

@@ -5,8 +5,8 @@ launcher is the same, and so is the guard in front of both.
 """
 
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -94,25 +94,44 @@ class Kernel:
             KernelError: an argument does not fit the kernel.
             EmulatorError: on ``sim``, the kernel did what it must not do.
         """
+        self.bind(grid, block, arguments, shared, empty=empty)()
+
+    def bind(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        shared: int = 0,
+        *,
+        empty: str = "skip",
+    ) -> Callable[[], None]:
+        """The launch, checked and ready: each call of the result runs it on the same arrays and numbers.
+
+        What a launch costs the host beside the driver is the check; bound once, it is paid once. Arguments and errors
+        are those of a call.
+        """
         grid, block = _three(grid), _three(block)
         values = guard.check(self.signature, grid, block, arguments)
         if 0 in grid:
             if empty == "skip":
-                return
+                return _nothing
             raise KernelError(
                 f"{self.name}: grid must have at least one block, got {grid}; skip empty arrays in the launcher"
             )
-        if settings.debug >= 2:
-            told = f"gpunet: {self.name} grid {grid} block {block} shared {shared}"
-            print(told, file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
         pointers = (each for each, p in zip(arguments, self.signature.parameters, strict=True) if p.pointer)
         array = next((each for each in pointers if each is not None), None)
         if array is None or isinstance(array, np.ndarray):
-            emulator.launch(self.module.program(), self.name, grid, block, values, shared)
-            return
-        with array.device:
+            program = self.module.program()
+            run = partial(emulator.launch, program, self.name, grid, block, values, shared)
+        else:
             told = tuple(_NULL if each is None else each for each in values)  # CuPy knows no null pointer
-            self._function(block, shared)(grid, block, told, shared_mem=shared)
+            with array.device:
+                function = self._function(block, shared)
+            run = partial(_run_on, array.device, function, grid, block, told, shared)
+        if settings.debug >= 2:
+            line = f"gpunet: {self.name} grid {grid} block {block} shared {shared}"
+            return partial(_told, line, run)
+        return run
 
     def _function(self, block: tuple[int, int, int], shared: int) -> Any:
         """CuPy's function for the current GPU, once the block is known to fit its registers."""
@@ -130,6 +149,20 @@ class Kernel:
         if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
         return function
+
+
+def _run_on(device: Any, function: Any, grid: Any, block: Any, arguments: tuple[Any, ...], shared: int) -> None:
+    with device:
+        function(grid, block, arguments, shared_mem=shared)
+
+
+def _nothing() -> None:
+    """A launch without blocks."""
+
+
+def _told(line: str, run: Callable[[], None]) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
+    run()
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

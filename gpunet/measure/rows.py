@@ -117,6 +117,32 @@ class Row:
 
 
 @dataclass
+class Ratio:
+    """One kernel against another library doing the same, timed in turns."""
+
+    entry: str
+    size: str
+    dtype: str
+    device: str
+    backend: str
+    variant: str
+    chosen: bool
+    """Whether this is the rung that runs when nobody asks for one by name."""
+    peer: str
+    """The library, its version, and its precision."""
+    ours: float
+    """Median seconds a call."""
+    theirs: float
+    ratio: float
+    """Median of theirs / ours over the pairs: above 1 the kernel is faster."""
+    low: float
+    """Lower end of the 95 % interval of the median."""
+    high: float
+    n: int
+    """Pairs."""
+
+
+@dataclass
 class Roof:
     """What a device can do at best, measured in this run."""
 
@@ -182,6 +208,7 @@ class Report:
     roofs: list[Roof] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
     training: list[Curve] = field(default_factory=list)
     agreement: list[Agreement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -239,6 +266,7 @@ def _report(content: dict[str, Any]) -> Report:
     rows = [Row(**{**_known(Row, each), "time": _make(Timing, each["time"])}) for each in content["rows"]]
     lists: dict[str, type] = {"roofs": Roof, "proofs": Proof, "training": Curve, "agreement": Agreement}
     made = {name: [_make(kind, each) for each in content[name]] for name, kind in lists.items()}
+    made["ratios"] = [_make(Ratio, each) for each in content.get("ratios", ())]  # joined later
     return Report(**{**_known(Report, content), "rows": rows, **made})
 
 

@@ -1,0 +1,53 @@
+"""Every entry as PyTorch computes it, held against the definition: what kernels are timed against does the same."""
+
+import numpy as np
+import pytest
+
+from gpunet import dispatch
+from gpunet.measure import calls, tolerances
+from gpunet.measure.calls import suites
+
+torch = pytest.importorskip("torch")
+pytorch = pytest.importorskip("gpunet.bench.peers.pytorch")
+
+SIZES = [(op, size) for op in suites.names() for size in suites.sizes(op, ("proof",))]
+
+
+def test_every_entry_has_its_peer():
+    assert set(pytorch.entries()) == {entry for op in dispatch.ops() for entry in dispatch.entries(op)}
+    assert set(pytorch.OUTPUTS) <= set(pytorch.entries())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("op", "size"), SIZES, ids=[f"{op}-{size.name}" for op, size in SIZES])
+def test_peer_agrees_with_the_definition(op: str, size, dtype: str):
+    for case in calls.capture(suites.load(op), size, dtype, 0, second=True):
+        call = case.call
+        before = [None if each is None else each.copy() for each in call.arrays]
+        theirs = pytorch.bind(call.entry, call.arrays, call.params)()
+        expected = case.expected
+        pairs = pytorch.results(call.entry, expected, theirs)
+        assert pairs or call.entry == "dropout.forward"
+        terms = max(1.0, case.work.flops / max(1, expected[0].size))
+        for wanted, got in pairs:
+            error = tolerances.compare(pytorch.to_array(got.detach()).reshape(wanted.shape), wanted, terms)
+            assert error.ok, (call.entry, error)
+        for one, other in zip(call.arrays, before, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_double_is_double():
+    a = np.ones((3, 4), np.float32)
+    params = {"transpose_a": False, "transpose_b": True}
+    assert pytorch.bind("matmul.forward", (a, a), params, double=True)().dtype == torch.float64
+    assert pytorch.bind("matmul.forward", (a, a), params)().dtype == torch.float32
+
+
+def test_precision_is_set_and_put_back():
+    before = torch.backends.cudnn.allow_tf32
+    with pytorch.precise():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    with pytorch.precise(tf32=True):
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
