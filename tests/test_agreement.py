@@ -14,10 +14,11 @@ from tests.tolerances import AGREEMENT, outputs
 
 
 def rung_of(backend: str, call: Call) -> Kernel | None:
-    """What the backend would choose by itself: its highest rung that takes the call."""
+    """What the backend would choose by itself: its highest rung that takes the call and is worth it."""
     rungs = dispatch.ladder(call.entry.partition(".")[0])
     found = [each for each in dispatch.variants(call.entry, backend) if each.variant in rungs and takes(each, call)]
-    return found[-1] if found else None
+    worth = [each for each in found if each.waste(call.arrays, call.params) is None]
+    return (worth or found or [None])[-1]
 
 
 def parameters() -> list[Any]:

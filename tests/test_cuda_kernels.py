@@ -105,8 +105,11 @@ def test_matmul_batched(kernel: Kernel):
 @pytest.mark.parametrize("kernel", RUNGS, ids=str)
 def test_every_rung_is_in_the_ladder_and_in_the_file(kernel: Kernel):
     assert kernel.variant in dispatch.ladder(kernel.op)
-    module = Source(find(kernel.op), {"real": "float"})
-    assert kernel.function.__name__ in module.signatures
+    defines = {"real": "float"}
+    files = sorted(find(kernel.op).parent.glob("*.cu"))
+    names = {name for path in files for name in Source(path, defines).signatures}
+    # A fused entry, and every step of a rung that has several, may share kernels: the rung's name is in theirs.
+    assert any(kernel.variant in name for name in names), f"no kernel of {kernel.op} is called {kernel.variant}"
 
 
 def test_training_on_sim_gives_what_the_cpu_gives():

@@ -94,7 +94,8 @@ def test_launchers_have_their_names_and_one_signature(entry: str):
     kernels = own_kernels(entry)
     for kernel in kernels:
         assert kernel.function.__name__ == f"{op}_{part}_{kernel.variant}"
-        assert Path(kernel.file).name == f"{op}_{kernel.backend}.py"
+        assert Path(kernel.file).parent.name == op
+        assert Path(kernel.file).stem.endswith(f"_{kernel.backend}")
     shapes = {
         str(inspect.signature(kernel.function).replace(return_annotation=inspect.Signature.empty)) for kernel in kernels
     }

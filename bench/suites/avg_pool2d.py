@@ -23,6 +23,7 @@ SIZES = [
         {"x": (1, 2, 7, 5)},
         {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False},
     ),
+    Size("whole_packs", "own: rows of whole 16 bytes", "proof", {"x": (2, 3, 8, 16)}, {"kernel_size": 2}),
     Size("lenet", "LeNet-5, first pooling", "quick", {"x": (64, 6, 24, 24)}, {"kernel_size": 2, "stride": 2}),
     Size(
         "resnet_2",

@@ -20,6 +20,8 @@ SIZES = [
     _layer("images", "own: prime sizes", "proof", (3, 5, 7, 2)),
     _layer("rows", "own: no axes behind the channels", "proof", (13, 3)),
     _layer("images_eval", "own: prime sizes, given statistics", "proof", (3, 5, 7, 2), training=False),
+    _layer("whole_packs", "own: images of whole 16 bytes", "proof", (2, 3, 4, 4)),
+    _layer("whole_packs_eval", "own: the same with given statistics", "proof", (2, 3, 4, 4), training=False),
     _layer("reference_cnn", "the reference CNN's first normalisation, batch 32", "quick", (32, 75, 28, 28)),
     _layer("reference_cnn_eval", "the same with given statistics", "quick", (32, 75, 28, 28), training=False),
     _layer("resnet", "ResNet-50, after the stem, batch 16 of 64", "standard", (16, 64, 112, 112)),

@@ -26,6 +26,8 @@ SIZES = [
         {"x": (1, 2, 11, 7)},
         {"kernel_size": 3, "stride": 1, "dilation": 2},
     ),
+    Size("whole_packs", "own: rows of whole 16 bytes", "proof", {"x": (2, 3, 8, 16)}, HALVING),
+    Size("whole_packs_overlapping", "own: the same, windows that overlap", "proof", {"x": (1, 2, 8, 16)}, RESNET),
     Size("lenet", "LeNet-5, first pooling", "quick", {"x": (64, 6, 24, 24)}, HALVING),
     Size("reference_cnn", "the reference CNN, first pooling, batch 32", "quick", {"x": (32, 75, 28, 28)}, HALVING),
     Size("resnet_2", "ResNet-50, after the stem, batch 2 of 64", "quick", {"x": (2, 64, 112, 112)}, RESNET),

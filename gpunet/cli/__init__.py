@@ -22,7 +22,7 @@ PURPOSE = "gpunet: one op, several kernels, proved against each other and timed,
 COMMANDS = {
     "info": "this machine: devices, backends and libraries, and why one cannot run",
     "compare": "prove and time every kernel on every device, train on real images, write the report",
-    "check": "prove every kernel (or those of a file) against its definition; one table",
+    "check": "prove every kernel (or those of some ops, or of a file) against its definition; one table",
     "bench": "time the kernels of some ops, or of all",
     "train": "train a named model on a named data set",
     "kernels": "list the kernels: entry, backend, variant, file and line",

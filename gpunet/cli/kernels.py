@@ -30,7 +30,7 @@ def import_kernels(name: str) -> list[Kernel]:
     path = Path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
-        raise UsageError(f"check: FILE must be a Python file with kernels, got {name!r}")
+        raise UsageError(f"check: must be given an op, or a Python file with kernels, got {name!r}")
     before = set(gn.list_kernels())
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     try:
@@ -60,7 +60,8 @@ def _session(args: argparse.Namespace, part: str, ops: Sequence[str] | None, **m
 
 def check_part(parser: argparse.ArgumentParser) -> None:
     """Its own arguments."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a Python file with kernels of your own: prove those")
+    told = "ops to prove, all without; or Python files with kernels of your own: prove those"
+    parser.add_argument("what", nargs="*", metavar="OP|FILE", help=told)
     parser.set_defaults(run=check)
 
 
@@ -68,14 +69,17 @@ def check(args: argparse.Namespace) -> int:
     """Proves every kernel, or those of a file; 1 if one fails, or cannot be proved."""
     from gpunet.measure import passes
 
-    mine = None if args.file is None else import_kernels(args.file)
-    now = _session(args, "proof", sorted({each.op for each in mine}) if mine else None)
+    files = [each for each in args.what if each.endswith(".py") or each not in dispatch.ops()]
+    mine = [each for name in files for each in import_kernels(name)] if files else None
+    ops = {*(each for each in args.what if each not in files), *(each.op for each in mine or ())}
+    now = _session(args, "proof", sorted(ops) or None)
     passes.prove_all(now)
     table: dict[tuple[str, ...], list[Any]] = {}
     for each in now.report.proofs:
         table.setdefault((each.entry.partition(" (")[0], each.device, each.backend, each.variant), []).append(each)
     if mine is not None:
         wanted = {(each.entry, each.backend, each.variant) for each in mine}
+        wanted |= {(key[0], *key[2:]) for key in table if key[0].partition(".")[0] in args.what}
         table = {key: proofs for key, proofs in table.items() if (key[0], *key[2:]) in wanted}
         missing = wanted - {(key[0], *key[2:]) for key in table}
     else:

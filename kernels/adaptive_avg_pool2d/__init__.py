@@ -33,7 +33,11 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one output, or asks for one pixel all windows that hold it",
+    "lanes": "forward: 8 threads, a warp or a block share one window, so that they read neighbours in memory",
+    "packs": "grad_x: one thread writes 16 bytes, and divides 32-bit numbers to find their place",
+}
 
 ENTRIES: dict[str, str] = {
     "adaptive_avg_pool2d.forward": "the mean under each of OH x OW windows that share the image out evenly",

@@ -34,7 +34,13 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one output, or asks for one pixel all windows that hold it",
+    "rows": "one thread takes several rows of one column: rows that overlapping windows share are read and added up "
+    "once, the sizes of common windows are known to the compiler, and a box of threads needs no division to find its "
+    "place",
+    "wide": "one thread takes a tile and moves 16 bytes at once, in the common kinds of windows",
+}
 
 ENTRIES: dict[str, str] = {
     "avg_pool2d.forward": "the mean under each window",
