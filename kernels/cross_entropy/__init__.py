@@ -37,7 +37,13 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread takes one position, in a pass for the maximum and one for the sums",
+    "coalesced": "neighbouring threads take neighbouring positions where axes follow the classes, in one pass",
+    "warp": "lanes of a warp share the few classes of a position and keep them in registers, 16 bytes a load",
+    "block": "a block takes a position's many classes in one pass, maximum and sum together, 16 bytes a load",
+    "split": "several blocks share each of a few positions, and a second kernel puts their sums together",
+}
 
 ENTRIES: dict[str, str] = {
     "cross_entropy.forward": "the loss of every position, and the logarithm of the sum of exponentials for backward",
