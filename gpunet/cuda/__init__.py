@@ -32,6 +32,8 @@ def why_no_numba_cuda() -> str | None:
     """None when Numba's CUDA target can run on a GPU here, else the reason and the remedy."""
     if importlib.util.find_spec("numba_cuda") is None:
         return f"numba-cuda is not installed; {INSTALL}"
+    if importlib.import_module("numba").config.ENABLE_CUDASIM:
+        return "Numba's simulator is on, and then Numba runs nothing on a GPU; unset NUMBA_ENABLE_CUDASIM"
     try:
         available = numba_cuda().is_available()
     except Exception as error:  # see why_no_cupy
@@ -46,9 +48,18 @@ def why_no_sim() -> str | None:
     return emulator.why_not()
 
 
-def why_no_numba_sim() -> str:
-    """Why Numba's kernels cannot run on device ``sim``."""
-    return "this version holds no Numba-CUDA kernels; backend 'cupy' runs on `sim`"
+@cache
+def why_no_numba_sim() -> str | None:
+    """None when Numba's simulator runs its CUDA kernels here, else the reason and the remedy.
+
+    Numba chooses between GPU and simulator when it is imported, so the choice is the environment's.
+    """
+    for module, package in (("numba_cuda", "numba-cuda"), ("greenlet", "greenlet")):
+        if importlib.util.find_spec(module) is None:
+            return f'{package} is not installed; pip install "gpunet[sim]"'
+    if not importlib.import_module("numba").config.ENABLE_CUDASIM:
+        return "Numba's simulator is off; set NUMBA_ENABLE_CUDASIM=1 before Python starts (backend 'cupy' runs without)"
+    return None
 
 
 def load(name: str, **options: Any) -> Any:

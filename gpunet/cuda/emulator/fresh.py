@@ -36,3 +36,8 @@ def settle(array: np.ndarray) -> None:
     found = _fresh.get(id(root))
     if found is not None and not found[1].any():
         del _fresh[id(root)]
+
+
+def forget(array: np.ndarray) -> None:
+    """Says that ``array`` has been written by others, who tell nothing of where."""
+    _fresh.pop(id(owner(array)), None)
