@@ -1,8 +1,8 @@
-"""What the CUDA C++ kernels take of a GPU: registers, shared memory, stack and spills, for every architecture.
+"""What the kernels take of a GPU: registers, shared memory, stack and spills, for every architecture.
 
-``python -m gpunet.measure.resources`` compiles everything that the launchers load, for everything in ARCHITECTURES, and
-writes the table kernels/common/resources.csv. Tests compile again and compare. The emulator reads the table, so
-that a launch with more registers than a GPU has is refused without one.
+``python -m gpunet.measure.resources`` compiles everything that the launchers load, CUDA C++ and Numba-CUDA, and writes
+the table kernels/common/resources.csv. Tests compile again and compare. The emulator reads the table, so that a launch
+with more registers than a GPU has is refused without one.
 """
 
 import csv
@@ -15,12 +15,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpunet import dispatch
 from gpunet.cuda import compile as nvrtc
 from gpunet.cuda import source, table
 from gpunet.cuda.compile import ARCHITECTURES, Resources
 
 REALS = ("float", "double")
+NUMBA_ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 
 
 class Build(NamedTuple):
@@ -46,10 +49,34 @@ class Build(NamedTuple):
         return " ".join(filter(None, [self.name, self.real, self.told]))
 
 
+class Signature(NamedTuple):
+    """One kernel of Numba-CUDA with the types of its arguments: what a launcher compiles for some arrays."""
+
+    name: str
+    """The file: "relu_numba_cuda"."""
+    kernel: str
+    types: tuple[str, ...]
+    entry: str
+    variant: str
+
+    @property
+    def real(self) -> str:
+        """The floating-point type of its arrays, in the table's words."""
+        return "double" if any(each.startswith("float64") for each in self.types) else "float"
+
+    @property
+    def told(self) -> str:
+        """The types as the table's constants."""
+        return " ".join(self.types)
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {self.told}"
+
+
 class Row(NamedTuple):
     """One kernel of one build on one architecture."""
 
-    build: Build
+    build: Build | Signature
     kernel: str
     arch: str
     resources: Resources
@@ -97,6 +124,58 @@ def compiled(build: Build, arch: str) -> list[Row]:
     return [Row(build, kernel, arch, each) for kernel, each in sorted(found.kernels.items())]
 
 
+def signatures() -> list[Signature]:
+    """Every kernel of Numba-CUDA with every types that the suites' proof sizes call it with; nothing is compiled.
+
+    Raises:
+        BackendUnavailableError: numba-cuda is not installed.
+    """
+    from gpunet.cuda import jit  # imports Numba
+
+    found: dict[Signature, Any] = {}
+    for case, rung in _calls_of_numba():
+        arrays = tuple(_copy(each) for each in case.call.arrays)
+        with jit.recording() as launches, np.errstate(all="ignore"):
+            rung.function(*arrays, **case.call.params)
+        for each in launches:
+            name = Path(rung.file).stem
+            found[Signature(name, each.kernel.name, each.types, rung.entry, rung.variant)] = each.kernel
+    _kernels.update({(each.kernel, each.types): kernel for each, kernel in found.items()})
+    unique = {(each.kernel, each.types): each for each in found}
+    return sorted(unique.values())
+
+
+_kernels: dict[tuple[str, tuple[str, ...]], Any] = {}  # what signatures() found, to be compiled
+
+
+def _copy(array: Any) -> Any:
+    return array if array is None else array.copy()
+
+
+def _calls_of_numba() -> Iterator[tuple[Any, Any]]:
+    from gpunet.measure import calls
+
+    for op in calls.suites.names():
+        for size in calls.suites.sizes(op, ("proof",)):
+            for dtype in ("float32", "float64"):
+                for case in calls.capture(calls.suites.load(op), size, dtype, 0, second=True):
+                    for rung in dispatch.variants(case.entry, "numba_cuda"):
+                        if rung.refusal(case.call.arrays, case.call.params) is None:
+                            yield case, rung
+
+
+def compiled_numba(signature: Signature, arch: str) -> Row:
+    """The row of one kernel of Numba-CUDA, compiled now or found in the cache.
+
+    Raises:
+        BackendUnavailableError: NVVM or nvJitLink is not installed.
+        CompileError: Numba refuses the kernel.
+    """
+    cubin = _kernels[signature.kernel, signature.types].cubin(signature.types, arch)
+    (taken,) = cubin.kernels.values()
+    return Row(signature, signature.kernel, arch, taken)
+
+
 def _compiled(job: tuple[Build, str]) -> list[Row]:
     return compiled(*job)
 
@@ -115,6 +194,7 @@ def record(path: Path, workers: int | None = None) -> int:
     # Spawned, not forked: a fork would share NVRTC's state.
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
         rows = [row for rows in pool.map(_compiled, jobs) for row in rows]
+    rows += [compiled_numba(each, arch) for each in signatures() for arch in NUMBA_ARCHITECTURES]
     rows.sort(key=lambda row: (row.build.name, REALS.index(row.build.real), row.build.told, row.kernel))
     with path.open("w", newline="") as file:
         file.write(f"{table.VERSION}{nvrtc.version()}\n")
