@@ -56,8 +56,8 @@ def test_other_dtypes_are_refused_by_the_op(dtype: str):
 def test_two_dtypes_are_refused():
     with pytest.raises(DTypeError, match="matmul"):
         F.matmul(on_sim(np.ones((2, 2), np.float32)), on_sim(np.ones((2, 2), np.float64)))
+    x = np.zeros(8)
     with pytest.raises(KernelError, match="must be float32, got float64"):
-        x = np.zeros(8)
         cuda.load("relu", real="float").relu_forward_plain((1,), (32,), (x, x.copy(), 8))
 
 

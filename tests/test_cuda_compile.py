@@ -27,7 +27,9 @@ def test_every_cuda_file_is_listed():
 
 
 #: (kernel, real, constants, architecture) that may spill or keep a stack frame, each with the reason
-SPILLS: dict[tuple[str, str, str, str], str] = {}
+SPILLS: dict[tuple[str, str, str, str], str] = {
+    ("matmul_forward_cp_async", "float", "TILE=16", "sm_75"): "copies pass through registers there; by name alone"
+}
 
 
 @needs_nvrtc

@@ -135,4 +135,4 @@ def test_training_on_sim_gives_what_the_cpu_gives():
     on_cpu, _ = train("cpu")
     np.testing.assert_allclose(on_sim, on_cpu, rtol=1e-5)
     assert on_sim[-1] < 0.8 * on_sim[0]
-    assert set(kernels) == {"matmul.forward/cupy", "relu.forward/cupy", "relu.grad_x/cupy"}
+    assert set(kernels) == {"matmul.forward/cupy", "relu.forward_mask/cupy", "relu.grad_x_mask/cupy"}

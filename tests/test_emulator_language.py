@@ -101,6 +101,16 @@ extern "C" __global__ void k(unsigned long long* y) {
     assert list(y) == [0xFFFFFFEF, 15, 8 + 3100 + 40000, 0x80000000 + 0x77661100, 2 + 30 + 1000 + 20000, 0x3F800000]
 
 
+def test_functions_of_floats_are_floats():
+    """As CUDA overloads them: what C alone would compute in double is computed in float."""
+    calls = ("exp", "log", "log1p", "expm1", "tanh", "erf", "sqrt", "fabs", "floor", "cos")
+    body = " ".join(f"y[{k}] = sizeof({name}(x));" for k, name in enumerate(calls))
+    body += " y[10] = sizeof(pow(x, x)); y[11] = sizeof(exp(1.0));"
+    y = np.zeros(len(calls) + 2, np.int32)
+    run(f'extern "C" __global__ void k(int* y, float x) {{ {body} }}', 1, 1, y, np.float32(0.5))
+    assert list(y) == [4] * 11 + [8]
+
+
 def test_atomics_of_every_type():
     text = """
 extern "C" __global__ void k(double* d, unsigned long long* u, int* i, unsigned* w) {

@@ -96,6 +96,20 @@ def multiprocessors(array: Any) -> int:
     return _multiprocessors(array.device.id) if on_gpu else 2
 
 
+@cache
+def _compute_capability(index: int) -> int:
+    return int(cupy().cuda.Device(index).compute_capability)
+
+
+def compute_capability(array: Any) -> int:
+    """That of the GPU an array lies on, as in its architecture's name: 90 for sm_90, also on ``sim`` by default."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return _compute_capability(array.device.id)
+    from gpunet.cuda import emulator
+
+    return emulator.options.arch // 10  # as in __CUDA_ARCH__
+
+
 def cupy() -> Any:
     """The module ``cupy``.
 

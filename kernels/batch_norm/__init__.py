@@ -40,7 +40,12 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one block a channel: a pass for the mean, one for the variance, one for the values",
+    "split": "a channel over several blocks, so that few channels fill the GPU; statistics in one pass, merged by Chan",
+    "vectorised": "the same with 16 bytes at a time",
+    "resident": "a channel that fits into shared memory is read once, and one launch does it all",
+}
 
 ENTRIES: dict[str, str] = {
     "batch_norm.forward": "every channel brought to mean 0 and variance 1 over the batch, then scaled and shifted",

@@ -31,6 +31,8 @@ Rules:
       by those zeros or skips them. Where a weight is inf or NaN, windows that touch the padding are not specified.
     - inf and NaN in x reach exactly the outputs whose windows hold them.
     - Result and sums are in the dtype of the inputs; the order of the sums is the kernel's own.
+    - The Winograd rungs round relative to the largest pixel of a tile, not of a window. A tile in which they meet inf
+      or NaN is computed anew by the definition, exact but slow.
     - N = 0 gives empty y and gx, and gw and gb of zeros.
 
 Work:
@@ -44,7 +46,17 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes, conv_out_size
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "direct": "one thread computes one element and reads what it needs of images and filters from global memory",
+    "shared": "a block keeps a patch of the images, and the filters for it, in shared memory",
+    "im2col": "windows are written out as columns, some images at a time, and a matrix product does the rest",
+    "implicit_gemm": "the same product by tiles in registers, whose columns are fetched from the images as it goes",
+    "winograd_2x2": "tiles of 2x2 outputs as a polynomial product: 16 multiplications a channel for 36, in one matmul",
+    "winograd_4x4": "tiles of 4x4 outputs likewise: 36 multiplications a channel for 144",
+}
+
+#: how many times fewer multiplications a rung takes than ``work`` counts
+SAVINGS = {"winograd_2x2": 36 / 16, "winograd_4x4": 144 / 36}
 
 ENTRIES: dict[str, str] = {
     "conv2d.forward": "every filter under every position of its window, plus the bias",

@@ -36,7 +36,10 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one element, and the four random words that its own is among",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, and uses all four words of a draw",
+}
 
 ENTRIES: dict[str, str] = {
     "dropout.forward": "x with a random share p of its elements, or spans of elements, set to 0 and the rest scaled up",

@@ -34,7 +34,12 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one block a row, a pass for each mean; gw and gb: one thread a column",
+    "split": "gw and gb: the rows of a column over several blocks, so that few columns fill the GPU",
+    "warp": "a warp a row, the row in registers: read once, no barriers",
+    "vectorised": "16 bytes at a time; a row beyond 1024 values in the shared memory of a block",
+}
 
 ENTRIES: dict[str, str] = {
     "layer_norm.forward": "every row brought to mean 0 and variance 1, then scaled and shifted",

@@ -21,7 +21,10 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one element",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, in a grid as large as the GPU",
+}
 
 ENTRIES: dict[str, str] = {
     "leaky_relu.forward": "x where it is positive, else negative_slope * x",

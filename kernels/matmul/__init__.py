@@ -18,8 +18,9 @@ Rules:
     - Result and sum are in the dtype of the inputs; the order of the sum is the kernel's own.
 
 Work:
-    2 * batch * M * N * K flop, one more an element of y for the bias and for the positive part. Every element of a and b read once and every element of y written once is the least
-    that any kernel can do; how often a kernel really reads them is what its tiles are about.
+    2 * batch * M * N * K flop, one more an element of y for the bias and for the positive part. Every element of a and
+    b read once and every element of y written once is the least that any kernel can do; how often a kernel really reads
+    them is what its tiles are about.
 """
 
 from math import prod
@@ -32,6 +33,12 @@ LADDER: dict[str, str] = {
     "naive": "one thread computes one element of y and reads its row of a and its column of b from global memory",
     "coalesced": "neighbouring threads take neighbouring columns, so that a warp's accesses share memory lines",
     "tiled": "a block keeps a tile of a and a tile of b in shared memory and uses every value TILE times",
+    "register_1d": "a thread sums 8 elements of a column in registers, so a value of b is read once for all of them",
+    "register_2d": "a thread sums a small matrix in registers: 16 reads from shared memory for 64 products",
+    "double_buffered": "16 bytes a load, and the next tile is on its way while this one is multiplied",
+    "warp_tiled": "each warp has a tile of its own, whose values it reads from shared memory without bank conflicts",
+    "cp_async": "16 x 8 sums a thread in tiles of 128 x 256, copied past the registers two tiles ahead",
+    "split_k": "a small y with a long k: blocks sum over parts of k, which are added in a fixed order",
 }
 
 ENTRIES: dict[str, str] = {

@@ -30,7 +30,11 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one element; one block sums one channel",
+    "split": "a channel is summed in parts by many blocks, short rows as columns; a second kernel adds the parts",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way",
+}
 
 ENTRIES: dict[str, str] = {
     "prelu.forward": "x where it is positive, else its channel's slope times x",

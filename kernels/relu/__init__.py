@@ -30,7 +30,7 @@ from ..common.shapes import array_bytes, cdiv
 
 LADDER: dict[str, str] = {
     "plain": "one thread computes one element",
-    "vectorised": "one thread moves 16 bytes at once: fewer instructions and more bytes under way for the same traffic",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, in a grid as large as the GPU",
 }
 
 ENTRIES: dict[str, str] = {

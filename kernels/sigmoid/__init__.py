@@ -24,7 +24,10 @@ from gpunet.dispatch import Work
 
 from ..common.shapes import array_bytes
 
-LADDER: dict[str, str] = {}
+LADDER: dict[str, str] = {
+    "plain": "one thread computes one element",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, in a grid as large as the GPU",
+}
 
 ENTRIES: dict[str, str] = {
     "sigmoid.forward": "1 / (1 + exp(-x))",

@@ -10,7 +10,7 @@
 //   #pragma unroll           unknown to the host compiler, ignored
 #pragma once
 
-#include <cmath>
+#include <math.h>  // not <cmath>: this one overloads exp(float) and the like, as CUDA does
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -1,0 +1,86 @@
+// sigmoid in CUDA C++: the rungs of kernels/sigmoid/__init__.py, in its order.
+// op: gpunet/ops/sigmoid.py      launchers: sigmoid_cupy.py
+// alone: nvcc -D real=float -I kernels -c kernels/sigmoid/sigmoid.cu
+
+#ifndef real
+#error "sigmoid.cu needs -D real=float or -D real=double"
+#endif
+
+#include "common/common.cuh"
+
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ double exponential(double x) { return exp(x); }
+
+// exp(-x) may overflow to inf, and then 1 / inf = 0 is right.
+__device__ __forceinline__ real sigmoid(real x) { return real(1) / (real(1) + exponential(-x)); }
+__device__ __forceinline__ real sloped(real gy, real y) { return gy * y * (real(1) - y); }
+
+// sigmoid_forward_plain
+//
+//   thread     one element y[i]
+//   block      256 neighbouring elements
+//   shared     none
+//   reads      x once; a warp's 32 loads of 4 bytes are one line of 128 bytes
+//   needs      contiguous arrays
+//   over definition  one pass on the GPU
+extern "C" __global__ void sigmoid_forward_plain(real* __restrict__ y, const real* __restrict__ x, long long size) {
+    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < size) y[i] = sigmoid(x[i]);
+}
+
+// sigmoid_grad_x_plain: as sigmoid_forward_plain, with gy and y read and gx written.
+extern "C" __global__ void sigmoid_grad_x_plain(real* __restrict__ gx, const real* __restrict__ gy,
+                                                const real* __restrict__ y, long long size) {
+    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < size) gx[i] = sloped(gy[i], y[i]);
+}
+
+// sigmoid_forward_vectorised
+//
+//   thread     every so many packs of 16 bytes, two at a time; the first threads of the grid also take one element each
+//              of the rest behind the last pack
+//   block      256 neighbouring packs, then as many one grid further on
+//   shared     none
+//   reads      x once, 16 bytes a load
+//   needs      contiguous arrays that begin at a multiple of 16 bytes
+//   over plain  a quarter of the load and store instructions, 8 times the bytes under way a thread, and as many blocks
+//               as run at once instead of one for 256 elements
+extern "C" __global__ void sigmoid_forward_vectorised(real* __restrict__ y, const real* __restrict__ x,
+                                                      long long size) {
+    long long step = static_cast<long long>(gridDim.x) * blockDim.x, packs = size / LANES;
+    long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x, rest = packs * LANES + first;
+#pragma unroll 1  // unrolled further, a thread would take the registers of others
+    for (long long p = first; p < packs; p += 2 * step) {
+        bool more = p + step < packs;
+        Pack one = load_pack(x, p), two = more ? load_pack(x, p + step) : one;
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) {
+            one.v[k] = sigmoid(one.v[k]);
+            two.v[k] = sigmoid(two.v[k]);
+        }
+        store_pack(y, p, one);
+        if (more) store_pack(y, p + step, two);
+    }
+    if (rest < size) y[rest] = sigmoid(x[rest]);
+}
+
+// sigmoid_grad_x_vectorised: as sigmoid_forward_vectorised, with gy and y read and gx written.
+extern "C" __global__ void sigmoid_grad_x_vectorised(real* __restrict__ gx, const real* __restrict__ gy,
+                                                     const real* __restrict__ y, long long size) {
+    long long step = static_cast<long long>(gridDim.x) * blockDim.x, packs = size / LANES;
+    long long first = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x, rest = packs * LANES + first;
+#pragma unroll 1  // unrolled further, a thread would take the registers of others
+    for (long long p = first; p < packs; p += 2 * step) {
+        bool more = p + step < packs;
+        Pack one = load_pack(gy, p), two = more ? load_pack(gy, p + step) : one;
+        Pack y_one = load_pack(y, p), y_two = more ? load_pack(y, p + step) : y_one;
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) {
+            one.v[k] = sloped(one.v[k], y_one.v[k]);
+            two.v[k] = sloped(two.v[k], y_two.v[k]);
+        }
+        store_pack(gx, p, one);
+        if (more) store_pack(gx, p + step, two);
+    }
+    if (rest < size) gx[rest] = sloped(gy[rest], y[rest]);
+}
