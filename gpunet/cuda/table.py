@@ -34,6 +34,11 @@ def recorded(path: Path | None = None) -> tuple[str, dict[tuple[str, str, str, s
     return version, found
 
 
+def is_numba(key: tuple[str, str, str, str]) -> bool:
+    """Whether a row's kernel is one of Numba-CUDA: they are named after their launcher, with ``_kernel``."""
+    return key[0].endswith("_kernel")
+
+
 @cache
 def _shipped() -> dict[tuple[str, str, str, str], Resources]:
     return recorded()[1] if source.table().is_file() else {}

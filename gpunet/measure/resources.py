@@ -124,8 +124,11 @@ def compiled(build: Build, arch: str) -> list[Row]:
     return [Row(build, kernel, arch, each) for kernel, each in sorted(found.kernels.items())]
 
 
-def signatures() -> list[Signature]:
-    """Every kernel of Numba-CUDA with every types that the suites' proof sizes call it with; nothing is compiled.
+def signatures(op: str) -> list[Signature]:
+    """Every kernel of Numba-CUDA with every types that the op's proof sizes call it with; nothing is compiled.
+
+    Args:
+        op: whose suite makes the calls.
 
     Raises:
         BackendUnavailableError: numba-cuda is not installed.
@@ -133,7 +136,7 @@ def signatures() -> list[Signature]:
     from gpunet.cuda import jit  # imports Numba
 
     found: dict[Signature, Any] = {}
-    for case, rung in _calls_of_numba():
+    for case, rung in _calls_of_numba(op):
         arrays = tuple(_copy(each) for each in case.call.arrays)
         with jit.recording() as launches, np.errstate(all="ignore"):
             rung.function(*arrays, **case.call.params)
@@ -141,8 +144,7 @@ def signatures() -> list[Signature]:
             name = Path(rung.file).stem
             found[Signature(name, each.kernel.name, each.types, rung.entry, rung.variant)] = each.kernel
     _kernels.update({(each.kernel, each.types): kernel for each, kernel in found.items()})
-    unique = {(each.kernel, each.types): each for each in found}
-    return sorted(unique.values())
+    return sorted(found)
 
 
 _kernels: dict[tuple[str, tuple[str, ...]], Any] = {}  # what signatures() found, to be compiled
@@ -152,16 +154,22 @@ def _copy(array: Any) -> Any:
     return array if array is None else array.copy()
 
 
-def _calls_of_numba() -> Iterator[tuple[Any, Any]]:
+def _calls_of_numba(op: str) -> Iterator[tuple[Any, Any]]:
     from gpunet.measure import calls
 
-    for op in calls.suites.names():
-        for size in calls.suites.sizes(op, ("proof",)):
-            for dtype in ("float32", "float64"):
-                for case in calls.capture(calls.suites.load(op), size, dtype, 0, second=True):
-                    for rung in dispatch.variants(case.entry, "numba_cuda"):
-                        if rung.refusal(case.call.arrays, case.call.params) is None:
-                            yield case, rung
+    for size in calls.suites.sizes(op, ("proof",)):
+        for dtype in ("float32", "float64"):
+            for case in calls.capture(calls.suites.load(op), size, dtype, 0, second=True):
+                for rung in dispatch.variants(case.entry, "numba_cuda"):
+                    if rung.refusal(case.call.arrays, case.call.params) is None:
+                        yield case, rung
+
+
+def ops_of_numba() -> tuple[str, ...]:
+    """The ops whose suites call kernels of Numba-CUDA."""
+    from gpunet.measure import calls
+
+    return calls.suites.names()
 
 
 def compiled_numba(signature: Signature, arch: str) -> Row:
@@ -176,8 +184,11 @@ def compiled_numba(signature: Signature, arch: str) -> Row:
     return Row(signature, signature.kernel, arch, taken)
 
 
-def _compiled(job: tuple[Build, str]) -> list[Row]:
-    return compiled(*job)
+def _compiled(job: tuple[Build | str, str]) -> list[Row]:
+    what, arch = job
+    if isinstance(what, Build):
+        return compiled(what, arch)
+    return [compiled_numba(each, arch) for each in signatures(what)]
 
 
 def record(path: Path, workers: int | None = None) -> int:
@@ -190,12 +201,15 @@ def record(path: Path, workers: int | None = None) -> int:
     Returns:
         The number of rows.
     """
-    jobs = [(build, arch) for build in builds() for arch in ARCHITECTURES]
+    jobs: list[tuple[Build | str, str]] = [(build, arch) for build in builds() for arch in ARCHITECTURES]
+    jobs += [(op, arch) for op in ops_of_numba() for arch in NUMBA_ARCHITECTURES]
     # Spawned, not forked: a fork would share NVRTC's state.
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        rows = [row for rows in pool.map(_compiled, jobs) for row in rows]
-    rows += [compiled_numba(each, arch) for each in signatures() for arch in NUMBA_ARCHITECTURES]
-    rows.sort(key=lambda row: (row.build.name, REALS.index(row.build.real), row.build.told, row.kernel))
+        rows = list({row.key: row for rows in pool.map(_compiled, jobs) for row in rows}.values())
+    order = [*ARCHITECTURES]
+    rows.sort(
+        key=lambda row: (row.build.name, REALS.index(row.build.real), row.build.told, row.kernel, order.index(row.arch))
+    )
     with path.open("w", newline="") as file:
         file.write(f"{table.VERSION}{nvrtc.version()}\n")
         writer = csv.writer(file, lineterminator="\n")
