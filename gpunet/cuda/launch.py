@@ -146,7 +146,8 @@ class Kernel:
         function = self._functions.get(arch)
         if function is None:
             function = self._functions[arch] = self.module.raw_module(arch).get_function(self.name)
-        if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+        static = 0 if resources is None else resources.shared
+        if static + shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
         return function
 
