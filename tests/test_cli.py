@@ -378,3 +378,17 @@ def test_a_run_that_diverges_is_1(capsys):
     assert status == 1
     assert "gpunet: error: train: the loss is" in err
     assert "try a lower --lr" in err
+
+
+def test_bench_host_shows_each_step_of_a_launch(tmp_path):
+    path = tmp_path / "host.json"
+    assert cli.main(["bench", "--host", "--quiet", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    steps = {(each["device"], each["backend"], each["step"]) for each in found}
+    assert {("cpu", "numpy", "op"), ("cpu", "numpy", "choice"), ("cpu", "numpy", "launcher")} <= steps
+    assert all(0 < each["low"] <= each["median"] <= each["high"] < 1 for each in found)
+    op, launcher = (
+        next(each["median"] for each in found if each["backend"] == "numpy" and each["step"] == step)
+        for step in ("op", "launcher")
+    )
+    assert op > launcher

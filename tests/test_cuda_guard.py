@@ -32,6 +32,7 @@ def arguments(**changed: object) -> list[object]:
 def message(signature: Signature, values: list[object], grid: tuple = (1, 1, 1), block: tuple = (32, 1, 1)) -> str:
     with pytest.raises(KernelError) as caught:
         guard.check(signature, grid, block, values)
+    assert guard.Quick(signature)(guard.three(grid), guard.three(block), values) is None
     text = str(caught.value)
     assert text.startswith(f"{signature.name}: ")
     assert ", got " in text
@@ -60,6 +61,16 @@ def test_what_fits_passes_in_the_parameters_types(k: Signature):
     checked = guard.check(k, (1, 1, 1), (32, 1, 1), arguments())
     assert [type(each) for each in checked[2:]] == [np.int32, np.uint8, np.float32, np.bool_]
     guard.check(k, (1, 1, 1), (32, 1, 1), arguments(n=np.int64(5), scale=np.float64(0.5), flag=np.bool_(False)))
+
+
+def test_the_quick_answer_is_the_same(k: Signature):
+    quick = guard.Quick(k)
+    values = arguments(scale=0.5)
+    short, long = quick((1, 1, 1), (32, 1, 1), values), guard.check(k, (1, 1, 1), (32, 1, 1), values)
+    assert short is not None
+    for one, other in zip(short, long, strict=True):
+        assert one is other or (type(one), one) == (type(other), other)
+    assert quick((1, 1, 1), (32, 1, 1), arguments(n=np.int64(5))) is None  # unusual: the long way takes it
 
 
 def test_count(k: Signature):

@@ -151,6 +151,7 @@ def bench_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 without")
     parser.add_argument("--tier", choices=TIERS, default="quick", help="which sizes; full is for a GPU (quick)")
     parser.add_argument("--csv", metavar="FILE", help="write one line for each row")
+    parser.add_argument("--host", action="store_true", help="what a launch costs the host, step by step, instead")
     parser.set_defaults(run=bench)
 
 
@@ -159,6 +160,8 @@ def bench(args: argparse.Namespace) -> int:
     from gpunet.measure import passes, progress
     from gpunet.measure.calls import suites
 
+    if args.host:
+        return _host(args)
     ops = _ops(args, suites.names())
     now = _session(args, "time", ops, tiers=(args.tier,))
     now.lanes = [each for each in now.lanes if args.backend in (None, each.backend) and each.device.kind != "sim"]
@@ -181,6 +184,28 @@ def bench(args: argparse.Namespace) -> int:
     for line in now.report.failed if args.quiet else ():
         sys.stderr.write(f"gpunet: bench: {line}\n")
     return 1 if now.report.failed else 0
+
+
+def _host(args: argparse.Namespace) -> int:
+    """Prints the time that each step of a launch takes the host."""
+    from rich.table import Table
+
+    from gpunet.measure import host
+
+    found = host.costs()
+    if not silent(args):
+        table = Table("device", "backend", title="one launch of relu on 16 numbers, microseconds", title_justify="left")
+        for step in host.STEPS:
+            table.add_column(step, justify="right")
+        for device, backend in dict.fromkeys((each.device, each.backend) for each in found):
+            steps = {each.step: each for each in found if (each.device, each.backend) == (device, backend)}
+            cells = (f"{steps[step].median * 1e6:.2f}" if step in steps else "-" for step in host.STEPS)
+            table.add_row(device, backend, *cells)
+        screen = console(False)
+        screen.print(table)
+        screen.print("choice and launcher are within op; check and launch within launcher; - not measured here")
+    write_json(args, [each._asdict() for each in found])
+    return 0
 
 
 def _ops(args: argparse.Namespace, known: Sequence[str]) -> list[str]:

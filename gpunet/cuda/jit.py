@@ -29,6 +29,7 @@ from gpunet.config import settings
 from gpunet.cuda import guard, store
 from gpunet.cuda.compile import Cubin, Resources, parse_resources
 from gpunet.cuda.emulator import fresh
+from gpunet.cuda.launch import STATIC_SHARED
 from gpunet.cuda.source import Signature
 from gpunet.errors import BackendUnavailableError, CompileError, KernelError
 
@@ -41,6 +42,9 @@ if SIMULATED:
     importlib.import_module("gpunet.cuda.simulator").install()
 
 INSTALL = 'pip install "gpunet[sim]", which brings NVVM and nvJitLink'
+
+
+_name = cache(lambda dtype: str(dtype.name))  # NumPy composes it anew each time
 
 
 class Launch(NamedTuple):
@@ -74,7 +78,7 @@ class Kernel:
         self.signature = Signature(self.name, (), function.__code__.co_firstlineno)
         self.parameters = names
         self._cubins: dict[tuple[tuple[str, ...], str], Cubin] = {}
-        self._functions: dict[tuple[tuple[str, ...], str], Any] = {}
+        self._functions: dict[tuple[tuple[str, ...], int], Any] = {}
         self._simulated: Any = None
 
     def __call__(self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], shared: int = 0) -> None:
@@ -95,8 +99,9 @@ class Kernel:
         self, grid: Sequence[int], block: Sequence[int], arguments: Sequence[Any], shared: int = 0
     ) -> Callable[[], None]:
         """The launch, checked and ready: each call of the result runs it on the same arguments."""
-        grid, block = _three(grid), _three(block)
-        guard.need_sizes(self.signature, grid, block)
+        grid, block = guard.three(grid), guard.three(block)
+        if not guard.usual_sizes(grid, block):
+            guard.need_sizes(self.signature, grid, block)
         types = self._types(arguments)
         if _recorded:
             _recorded[-1].append(Launch(self, types))
@@ -109,33 +114,34 @@ class Kernel:
         if array is None or isinstance(array, np.ndarray):
             return partial(self._simulate, grid, block, arguments, shared)
         with array.device:
-            function = self._function(types, block, shared)
+            function = self._function(types, array.device.id, block, shared)
         return partial(_run_on, array.device, function, grid, block, _flat(arguments), shared)
 
     def _types(self, arguments: Sequence[Any]) -> tuple[str, ...]:
         if len(arguments) != len(self.parameters):
             told = f"takes {len(self.parameters)} arguments ({', '.join(self.parameters)})"
             raise KernelError(f"{self.name}: {told}, got {len(arguments)}; compare the launcher with the kernel")
-        return tuple(self._type(name, each) for name, each in zip(self.parameters, arguments, strict=True))
+        return tuple(map(self._type, self.parameters, arguments))
 
     def _type(self, name: str, value: Any) -> str:
         """How a value is named in a signature: "float32[]", "int64", "bool"."""
+        kind = type(value)
+        if kind is int and -(2**63) <= value < 2**63:
+            return "int64"
+        if kind is bool:
+            return "bool"
         if isinstance(value, np.generic):
-            return str(value.dtype.name)
-        if hasattr(value, "flags") and hasattr(value, "strides"):
+            return _name(value.dtype)
+        if hasattr(value, "strides"):
             if not value.flags.c_contiguous:
                 told = f"shape {value.shape} with strides {value.strides}"
                 raise KernelError(f"{self.name}: {name} must be C-contiguous, got {told}; use ascontiguousarray")
-            return f"{value.dtype.name}[]"
-        if isinstance(value, bool):
-            return "bool"
+            return f"{_name(value.dtype)}[]"
         if isinstance(value, int):
-            if not -(2**63) <= value < 2**63:
-                raise KernelError(f"{self.name}: {name} must fit into 64 bits, got {value}; split it")
-            return "int64"
+            raise KernelError(f"{self.name}: {name} must fit into 64 bits, got {value}; split it")
         must = "must be a NumPy or CuPy array, a NumPy number, an integer or a boolean"
         remedy = "wrap a Python float in the dtype it is to have"
-        raise KernelError(f"{self.name}: {name} {must}, got {type(value).__name__}; {remedy}")
+        raise KernelError(f"{self.name}: {name} {must}, got {kind.__name__}; {remedy}")
 
     def _simulate(self, grid: Any, block: Any, arguments: Sequence[Any], shared: int) -> None:
         if not SIMULATED:
@@ -148,24 +154,24 @@ class Kernel:
             if isinstance(each, np.ndarray):
                 fresh.forget(each)  # the emulator does not see what is written here
 
-    def _function(self, types: tuple[str, ...], block: tuple[int, ...], shared: int) -> Any:
-        arch = f"sm_{door.cupy().cuda.Device().compute_capability}"
-        found = self._functions.get((types, arch))
-        cubin = self.cubin(types, arch)
-        (resources,) = cubin.kernels.values()
+    def _function(self, types: tuple[str, ...], index: int, block: tuple[int, ...], shared: int) -> Any:
+        """CuPy's function for a signature on GPU ``index``, the current one."""
+        found = self._functions.get((types, index))
+        if found is None:
+            cubin = self.cubin(types, f"sm_{door.cupy().cuda.Device().compute_capability}")
+            ((name, resources),) = cubin.kernels.items()
+            function = door.cupy().RawModule(path=str(cubin.path)).get_function(name)
+            found = self._functions[types, index] = function, resources
+        function, resources = found
         threads = block[0] * block[1] * block[2]
         if threads > resources.most_threads:
             must = (
                 f"takes {resources.registers} registers a thread, so a block may have {resources.most_threads} threads"
             )
             raise KernelError(f"{self.name}: {must}, got {threads}; use a smaller block, or max_registers")
-        if found is None:
-            (name,) = cubin.kernels
-            found = door.cupy().RawModule(path=str(cubin.path)).get_function(name)
-            self._functions[types, arch] = found
-        if shared > 49152 and found.max_dynamic_shared_size_bytes < shared:
-            found.max_dynamic_shared_size_bytes = shared
-        return found
+        if resources.shared + shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+            function.max_dynamic_shared_size_bytes = shared
+        return function
 
     def cubin(self, types: tuple[str, ...], arch: str) -> Cubin:
         """The machine code for one signature and architecture, from the cache or compiled now; its name is Numba's.
@@ -227,11 +233,6 @@ def why_no_compiler() -> str | None:
     except Exception as error:  # a missing library raises types of Numba's own
         return f"NVVM does not load ({type(error).__name__}: {error}); {INSTALL}"
     return None
-
-
-def _three(sizes: Sequence[int]) -> tuple[int, ...]:
-    given = tuple(int(each) for each in sizes)
-    return (*given, 1, 1, 1)[:3] if len(given) < 3 else given
 
 
 def _nothing() -> None:

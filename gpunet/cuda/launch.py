@@ -70,6 +70,7 @@ class Kernel:
     def __init__(self, module: Module, name: str):
         self.module, self.name = module, name
         self.signature = module.source.signatures[name]
+        self._quick = guard.Quick(self.signature)
         self._functions: dict[Any, Any] = {}
 
     def __call__(
@@ -110,8 +111,8 @@ class Kernel:
         What a launch costs the host beside the driver is the check; bound once, it is paid once. Arguments and errors
         are those of a call.
         """
-        grid, block = _three(grid), _three(block)
-        values = guard.check(self.signature, grid, block, arguments)
+        grid, block = guard.three(grid), guard.three(block)
+        values = self._quick(grid, block, arguments) or guard.check(self.signature, grid, block, arguments)
         if 0 in grid:
             if empty == "skip":
                 return _nothing
@@ -126,28 +127,28 @@ class Kernel:
         else:
             told = tuple(_NULL if each is None else each for each in values)  # CuPy knows no null pointer
             with array.device:
-                function = self._function(block, shared)
+                function = self._function(array.device.id, block, shared)
             run = partial(_run_on, array.device, function, grid, block, told, shared)
         if settings.debug >= 2:
             line = f"gpunet: {self.name} grid {grid} block {block} shared {shared}"
             return partial(_told, line, run)
         return run
 
-    def _function(self, block: tuple[int, int, int], shared: int) -> Any:
-        """CuPy's function for the current GPU, once the block is known to fit its registers."""
-        arch = self.module.gpu_arch()
-        resources = self.module.cubin(arch).kernels.get(self.name)
+    def _function(self, index: int, block: tuple[int, ...], shared: int) -> Any:
+        """CuPy's function for GPU ``index``, the current one, once the block is known to fit its registers."""
+        found = self._functions.get(index)
+        if found is None:
+            arch = self.module.gpu_arch()
+            resources = self.module.cubin(arch).kernels.get(self.name, nvrtc.Resources(registers=1))
+            found = self._functions[index] = self.module.raw_module(arch).get_function(self.name), resources
+        function, resources = found
         threads = block[0] * block[1] * block[2]
-        if resources is not None and threads > resources.most_threads:
+        if threads > resources.most_threads:
             must = (
                 f"takes {resources.registers} registers a thread, so a block may have {resources.most_threads} threads"
             )
             raise KernelError(f"{self.name}: {must}, got {threads}; use a smaller block, or __launch_bounds__")
-        function = self._functions.get(arch)
-        if function is None:
-            function = self._functions[arch] = self.module.raw_module(arch).get_function(self.name)
-        static = 0 if resources is None else resources.shared
-        if static + shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+        if resources.shared + shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
             function.max_dynamic_shared_size_bytes = shared
         return function
 
@@ -164,11 +165,6 @@ def _nothing() -> None:
 def _told(line: str, run: Callable[[], None]) -> None:
     print(line, file=sys.stderr)  # noqa: T201 asked for by GPUNET_DEBUG
     run()
-
-
-def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
-    given = tuple(int(each) for each in sizes)
-    return (*given, 1, 1, 1)[:3] if len(given) < 3 else given  # type: ignore[return-value]
 
 
 def load(name: str, *, fma: bool = True, specific: bool = False, **defines: object) -> Module:
