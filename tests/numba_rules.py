@@ -18,6 +18,7 @@ from typing import NamedTuple
 BARRIERS = ("syncthreads", "syncthreads_and", "syncthreads_or", "syncthreads_count", "syncwarp")
 WARP = ("shfl_sync", "shfl_xor_sync", "shfl_down_sync", "shfl_up_sync", "ballot_sync")
 OF_THREAD = ("threadIdx", "laneid", "grid")  # attributes of cuda whose value differs between threads of a block
+FACTORIES = ("typed", "for_windows")  # what makes a kernel of each dtype, or of each dtype and kind of window
 KINDS = ("shared_line", "shared_type", "barrier", "negative_index", "bare_float")
 
 
@@ -37,16 +38,27 @@ def check(path: Path) -> list[Fault]:
 def faults(tree: ast.Module) -> Iterator[Fault]:
     """The faults of every kernel and device function of a module."""
     yield from _shared_lines(tree)
-    for factory in tree.body:
-        if isinstance(factory, ast.FunctionDef) and _marked(factory, ("typed", "kernel", "device")):
-            inner = [each for each in factory.body if isinstance(each, ast.FunctionDef)]
-            for kernel in inner if _marked(factory, ("typed",)) else [factory]:
-                yield from _Kernel(kernel).faults()
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef):
+            for each in on_gpu(function):
+                yield from _Kernel(each).faults()
+
+
+def on_gpu(function: ast.FunctionDef) -> list[ast.FunctionDef]:
+    """The functions that run on a GPU: itself, those that a factory of kernels makes, or device functions in it."""
+    if _marked(function, ("kernel", "device")):
+        return [function]
+    if _marked(function, FACTORIES):
+        return [each for each in function.body if isinstance(each, ast.FunctionDef)]
+    inner = [each for each in ast.walk(function) if isinstance(each, ast.FunctionDef)]
+    return [each for each in inner if _marked(each, ("device",))]
 
 
 def _marked(function: ast.FunctionDef, names: tuple[str, ...]) -> bool:
+    """Whether a decorator is ``jit.<name>``, or one of the factories' by its own name."""
     told = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
-    return any(isinstance(each, ast.Attribute) and _name(each.value) == "jit" and each.attr in names for each in told)
+    of_jit = [each.attr for each in told if isinstance(each, ast.Attribute) and _name(each.value) == "jit"]
+    return bool({*of_jit, *(_name(each) for each in told if _name(each) in FACTORIES)} & set(names))
 
 
 def _name(node: ast.AST) -> str:

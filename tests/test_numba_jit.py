@@ -103,6 +103,25 @@ def test_float32_kernels_compute_in_float32():
 
 
 @compiles
+def test_what_a_kernel_closes_over_is_part_of_its_name_on_disk():
+    def times(factor: np.float32):
+        @jit.device
+        def scaled(x):
+            return factor * x
+
+        def k(y):
+            y[0] = scaled(y[0])
+
+        return jit.kernel(k)
+
+    def path(factor: float):
+        return times(np.float32(factor)).cubin(("float32[]",), "sm_90").path.name
+
+    assert path(2) == path(2)  # device functions are made anew: their address must not matter
+    assert path(2) != path(3)
+
+
+@compiles
 def test_the_cache_is_asked_before_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setattr(store, "folder", lambda name: tmp_path)
     types = ("float64[]", "float64[]", "int64", "bool")

@@ -23,7 +23,7 @@ from gpunet.backward import grad
 from gpunet.creation import tensor
 from gpunet.devices import Device
 from gpunet.dispatch import Call, Kernel
-from gpunet.measure import events, info, roof, rows, tolerances
+from gpunet.measure import events, info, pairs, roof, rows, tolerances
 
 suites: Any = importlib.import_module("gpunet.bench.suites")  # by name: its files lie in the folder bench/
 
@@ -40,6 +40,7 @@ LADDERS = {
     "dropout": None,
 }
 ELEMENTS = 2**29  # sizes with more are left out: drawing their numbers takes longer than everything else
+EFFECT = 0.01  # ratios are wanted as exactly as that
 EXACT = ("matmul", "conv2d")  # ops whose peer may round its inputs to TF32
 
 
@@ -194,7 +195,7 @@ def _time(
     ours = events.Lane([partial(kernel.function, *arrays, **call.params) for arrays in copies], plan.device)
     with peer.precise():
         theirs = events.Lane([peer.bind(call.entry, arrays, call.params) for arrays in copies], plan.device)
-        pair = events.compare(ours, theirs, plan.each)
+        pair = pairs.compare(ours, theirs, pairs.Limits(plan.each, effect=EFFECT))
     home = call.entry.partition(".")[0]
     work = dispatch.title(home).work(call.entry, *call.arrays, **call.params)
     place = next((each for each in report.roofs if each.device == str(plan.device)), None)
@@ -223,9 +224,8 @@ def _time(
         with peer.precise(tf32=True):
             rounded = events.Lane([peer.bind(call.entry, arrays, call.params) for arrays in copies], plan.device)
             again = events.Lane(ours.calls, plan.device)
-            _ratio(
-                report, kernel, call, size, f"{peer.NAME}, TF32 on", events.compare(again, rounded, plan.each / 2), True
-            )
+            pair = pairs.compare(again, rounded, pairs.Limits(plan.each / 2, effect=EFFECT))
+            _ratio(report, kernel, call, size, f"{peer.NAME}, TF32 on", pair, True)
 
 
 def _flags(call: Call) -> str:

@@ -273,10 +273,7 @@ def _cubin(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     file = Path(inspect.getfile(kernel.function))
     texts = [path.read_text() for path in (file, *sorted(file.parent.parent.glob("common/*.py")))]
     versions = [importlib.metadata.version(name) for name in ("numba", "numba-cuda", "cuda-core")]
-    constants = inspect.getclosurevars(kernel.function).nonlocals
-    told = sorted((name, repr(value)) for name, value in constants.items() if isinstance(value, int | float | str))
-    told += sorted((name, str(value)) for name, value in constants.items() if not isinstance(value, int | float | str))
-    key = store.key(*versions, *texts, kernel.name, types, arch, kernel.max_registers, told)
+    key = store.key(*versions, *texts, kernel.name, types, arch, kernel.max_registers, _constants(kernel.function))
     path = store.folder("cubin") / f"{kernel.name}-{arch}-{key}.cubin"
     table = path.with_suffix(".json")
 
@@ -290,6 +287,19 @@ def _cubin(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     store.keep(path, make)
     rows = json.loads(table.read_text())
     return Cubin(path, arch, {name: Resources(**row) for name, row in rows.items()})
+
+
+def _constants(function: Any) -> Any:
+    """What a function closes over, in a form that is the same in every process: the source says only the names."""
+    found = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = cell.cell_contents
+        inner = getattr(value, "py_func", None)  # of a device function
+        if inner is not None:
+            found.append((name, inner.__qualname__, _constants(inner)))
+        else:
+            found.append((name, value.__name__ if isinstance(value, type) else repr(value)))
+    return tuple(found)
 
 
 def _compile(kernel: Kernel, types: tuple[str, ...], arch: str) -> tuple[bytes, dict[str, Resources]]:
@@ -313,3 +323,18 @@ def _compile(kernel: Kernel, types: tuple[str, ...], arch: str) -> tuple[bytes, 
     shared = sum(int(size) for size in re.findall(r"\.shared \.align \d+ \.b8 \w+\[(\d+)\]", ptx))
     found = parse_resources(linker.get_info_log())
     return code, {name: replace(each, shared=shared) for name, each in found.items()}
+
+
+@typed
+def total_kernel(real: Any) -> Callable[..., None]:
+    """One thread sums an array: what ``gpunet info`` tries, to see that kernels run here."""
+    zero = real(0)
+
+    def total(y: Any, x: Any, size: int) -> None:
+        if cuda.grid(1) == 0:
+            s = zero
+            for k in range(size):
+                s += x[k]
+            y[0] = s
+
+    return total

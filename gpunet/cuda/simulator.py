@@ -13,6 +13,7 @@ which Python would count from the end. Warp shuffles and votes, which Numba's la
 import importlib
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ class Block:
         for number, (z, y, x) in enumerate(np.ndindex(nz, ny, nx)):
             one = Thread(self.function)
             one.block, one.place, one.number = self, api.Dim3(x, y, z), number
+            one.gr_context = copy_context()  # NumPy's errstate is kept there
             threads.append(one)
         if options.seed % 2:
             threads.reverse()

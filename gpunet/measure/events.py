@@ -1,81 +1,49 @@
 """The clock on a GPU: events on the stream around repeated calls, with the launches' own cost kept out.
 
 A sample is: a kernel that only waits, an event, some calls, an event. While the GPU waits, the host hands over all
-calls, so between the events the GPU runs them back to back. Two ways of doing the same are sampled in turns, A B A B,
-so that a clock that drifts slows both; the ratio of a pair is one sample of the ratio.
+calls, so between the events the GPU runs them back to back. Two ways of doing the same are compared by
+:mod:`gpunet.measure.pairs`.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gpunet import cuda
 from gpunet.devices import Device
-from gpunet.measure import timer
-from gpunet.measure.rows import Roof, Timing
+from gpunet.measure import pairs
+from gpunet.measure.rows import Roof
 
 SAMPLE = 2e-4  # seconds of work in a sample at the least
 CALLS = 256  # and at most so many calls: a stream takes about a thousand launches before it makes the host wait
 L2 = 64 * 2**20  # bytes: more than the second-level cache of any GPU known here
-
-Call = Callable[[], Any]
-
-
-class Pair(NamedTuple):
-    """Times of two ways of doing the same, and how many times longer the second takes."""
-
-    first: Timing
-    second: Timing
-    ratio: float
-    low: float
-    high: float
 
 
 def _probes(real: str = "float") -> Any:
     return cuda.load(str(Path(cuda.__file__).parent / "probes.cu"), real=real)
 
 
-class Lane:
-    """One way of doing the work: calls on different copies of the inputs, taking turns."""
+class Lane(pairs.Lane):
+    """One way of doing the work on a device; on a GPU its samples are timed between events on the stream."""
 
-    def __init__(self, calls: Sequence[Call], device: Device):
-        self.calls, self.device = calls, device
-        self.samples: list[float] = []
+    def __init__(self, calls: Sequence[pairs.Call], device: Device):
+        self.device = device
         self.looks = device.xp.zeros(1, "int64") if device.kind == "cuda" else None
-        self.turn = 0
-        begin = time.perf_counter()
-        self._next()
-        device.synchronize()
-        self.first_call = time.perf_counter() - begin
-        self.inner = 1
-        self.host = 0.0
-        for _ in range(2):  # the second time with everything loaded
-            once = self._sample()
-            self.inner = max(1, min(CALLS, math.ceil(SAMPLE / max(once, 1e-9))))
+        self.host = 0.0  # seconds in which a call is handed over
+        super().__init__(calls, device.synchronize, len(calls) > 1, SAMPLE)
 
-    def _next(self) -> None:
-        self.calls[self.turn % len(self.calls)]()
-        self.turn += 1
-
-    def sample(self) -> float:
-        """Seconds a call, kept."""
-        self.samples.append(self._sample())
-        return self.samples[-1]
+    def calls_of(self, once: float) -> int:
+        """Calls in a sample."""
+        return min(CALLS, super().calls_of(once))
 
     def _sample(self) -> float:
         if self.device.kind != "cuda":
-            begin = time.perf_counter()
-            for _ in range(self.inner):
-                self._next()
-            return (time.perf_counter() - begin) / self.inner
-        return self._events()
-
-    def _events(self) -> float:
+            return super()._sample()
         cupy = cuda.cupy()
         with cupy.cuda.Device(self.device.index or 0):
             begin, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -84,43 +52,11 @@ class Lane:
             started = time.perf_counter()
             begin.record()
             for _ in range(self.inner):
-                self._next()
+                self.next()
             end.record()
             self.host = (time.perf_counter() - started) / self.inner
             end.synchronize()
             return cupy.cuda.get_elapsed_time(begin, end) / 1e3 / self.inner
-
-    def timing(self, stopped: str) -> Timing:
-        """The samples so far as a row's times."""
-        return timer._summary(self.samples, stopped, self.inner, self.first_call, len(self.calls), len(self.calls) > 1)
-
-
-def compare(first: Lane, second: Lane, seconds: float, most: int = 200, least: int = 5) -> Pair:
-    """Samples the two in turns until the ratio is known to 1 %, or the time or the number is spent.
-
-    Args:
-        first: one way.
-        second: the other.
-        seconds: when to stop, but not before ``least`` pairs.
-        most: pairs.
-        least: pairs.
-    """
-    ratios: list[float] = []
-    begin = time.perf_counter()
-    stopped = "time"
-    while len(ratios) < most:
-        one, other = first.sample(), second.sample()
-        ratios.append(other / one)
-        if len(ratios) < least:
-            continue
-        if time.perf_counter() - begin > seconds:
-            break
-        low, high = timer.median_interval(np.sort(ratios))
-        if len(ratios) >= 20 and high - low < 0.01 * float(np.median(ratios)):
-            stopped = "noise"
-            break
-    low, high = timer.median_interval(np.sort(ratios))
-    return Pair(first.timing(stopped), second.timing(stopped), float(np.median(ratios)), low, high)
 
 
 def copies_for(nbytes: int) -> int:

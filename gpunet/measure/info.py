@@ -124,18 +124,10 @@ def _sum_cupy(place: Device) -> float:
 
 
 def _sum_numba_cuda(place: Device) -> float:
-    jit = cuda.numba_cuda()
-
-    @jit.jit
-    def total(x: Any, y: Any) -> None:
-        if jit.grid(1) == 0:
-            s = 0.0
-            for k in range(x.size):
-                s += x[k]
-            y[0] = s
+    from gpunet.cuda import jit
 
     x, y = place.asarray(np.arange(COUNT, dtype=np.float64)), place.asarray(np.zeros(1))
-    total[1, 32](x, y)
+    jit.total_kernel(x)((1,), (32,), (y, x, COUNT))
     place.synchronize()
     return float(place.to_host(y)[0])
 

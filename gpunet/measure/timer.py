@@ -65,12 +65,12 @@ def measure(
         return (time.perf_counter() - begin) / count
 
     synchronize()
-    with _no_collector():
+    with no_collector():
         first = sample(1)
         one = _warm_up(sample, first, limits)
         inner = max(1, math.ceil(limits.sample / max(one, 1e-9)))
         samples, stopped = _collect(sample, inner, limits)
-    return _summary(samples, stopped, inner, first, len(calls), cold)
+    return summary(samples, stopped, inner, first, len(calls), cold)
 
 
 def _warm_up(sample: Callable[[int], float], first: float, limits: Limits) -> float:
@@ -103,7 +103,8 @@ def _noise(samples: Sequence[float]) -> float:
     return float((p75 - p25) / median) if median else 0.0
 
 
-def _summary(samples: list[float], stopped: str, inner: int, first: float, buffers: int, cold: bool) -> Timing:
+def summary(samples: Sequence[float], stopped: str, inner: int, first: float, buffers: int, cold: bool) -> Timing:
+    """Samples, in seconds a call, as a row's times."""
     ordered = np.sort(samples)
     p25, median, p75 = (float(each) for each in np.percentile(ordered, (25, 50, 75)))
     low, high = median_interval(ordered)
@@ -122,7 +123,7 @@ def median_interval(ordered: np.ndarray) -> tuple[float, float]:
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """Python's garbage collector stands still inside: it would run in some samples and not in others."""
     was = gc.isenabled()
     gc.collect()
