@@ -14,6 +14,7 @@ from typing import Any
 
 torch: Any = importlib.import_module("torch")
 NAME = f"torch {torch.__version__}"
+KINDS = ("cpu", "cuda")
 aten = torch.ops.aten
 F = torch.nn.functional
 
@@ -41,6 +42,17 @@ def precise(tf32: bool = False) -> Iterator[None]:
     finally:
         for each, value in zip(places, before, strict=True):
             each.allow_tf32 = value
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside, PyTorch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def entries() -> tuple[str, ...]:
