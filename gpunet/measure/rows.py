@@ -114,6 +114,16 @@ class Row:
     """"compute" or "memory": which roof is nearer."""
     impossible: bool
     """Faster than any roof measured in this run by more than noise."""
+    threads: int = 0
+    """Threads of the thread pools during the timing; 0 for as many as there are."""
+    launch: float | None = None
+    """Seconds in which the host hands one call over to a device; None where the host does the work."""
+    copy_in: float | None = None
+    """Seconds to bring the inputs to the device; None where they are there."""
+    copy_out: float | None = None
+    """Seconds to bring the outputs back."""
+    peak: int | None = None
+    """Bytes that the call allocates at most at one time, outputs included; None where nobody counts."""
 
 
 @dataclass
@@ -140,6 +150,14 @@ class Ratio:
     high: float
     n: int
     """Pairs."""
+    verdict: str = ""
+    """What the kernel is beside the other: "same", "faster", "slower" or "unsure", at the effect below."""
+    effect: float = 0.05
+    """The smallest part of the time that counts."""
+    threads: int = 0
+    """As in a row."""
+    phase: str = ""
+    """As in a row."""
 
 
 @dataclass
