@@ -1,5 +1,5 @@
 # The commands a newcomer can guess. Each is one line, so nobody needs to remember flags.
-.PHONY: help install check test peers compare mutants resources clean
+.PHONY: help install check test peers compare mutants gpu resources clean
 
 help:       ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,8 +19,11 @@ peers:      ## the same ops, optimisers and networks against PyTorch
 compare:    ## the main job: prove, time and train on every device that runs here
 	python -m gpunet compare
 
-mutants:    ## break the kernels on purpose and see the tests fail
-	python tests/mutants.py
+mutants:    ## break the kernels on purpose and see the proof notice: one table for each language
+	python tests/mutants.py && python tests/mutants_cuda.py
+
+gpu:        ## on a machine with a GPU: its tests, compute-sanitizer, the ladder against PyTorch (9 minutes)
+	.ci/gpu
 
 resources:  ## compile every CUDA kernel for every architecture; record registers, shared memory and spills
 	python -m gpunet.measure.resources

@@ -214,8 +214,8 @@ class _Product(NamedTuple):
 
 def _run(rung, a, b, bias, relu, transpose_a, transpose_b):
     batch = broadcast_batch(a.shape[:-2], b.shape[:-2])
-    a, a_batch = _batched(a, batch)
-    b, b_batch = _batched(b, batch)
+    a, a_batch = batched(a, batch)
+    b, b_batch = batched(b, batch)
     M, K = a.shape[:-3:-1] if transpose_a else a.shape[-2:]
     N = b.shape[-2] if transpose_b else b.shape[-1]
     y = empty((*batch, M, N), a)
@@ -354,7 +354,7 @@ def _in_packs(array, batch_step, *steps):
     return cuda.address(array) % 16 == 0 and batch_step % lanes == 0 and max(steps) % lanes == 0
 
 
-def _batched(a, batch):
+def batched(a, batch):
     """The matrices in C order, and the step from one of the batch to the next: 0 where one matrix serves all."""
     if prod(a.shape[:-2]) == 1:
         return contiguous(a), 0
