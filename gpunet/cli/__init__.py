@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cli import kernels
+from gpunet.cli import kernels, report
 from gpunet.cli.tools import UsageError, at_least, console, device_name, seed, silent, write_json
 from gpunet.errors import GpunetError
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "prove and time every kernel on every device, train on real images, write the report",
     "check": "prove every kernel (or those of some ops, or of a file) against its definition; one table",
     "bench": "time the kernels of some ops, or of all",
+    "report": "draw recorded reports again on any machine, or say what changed between two",
     "train": "train a named model on a named data set",
     "kernels": "list the kernels: entry, backend, variant, file and line",
 }
@@ -136,9 +137,9 @@ def _compare(args: argparse.Namespace) -> int:
         full=args.full, budget=args.budget, device=args.device, seed=config.settings.seed, out=args.out,
         ops=tuple(args.ops) if args.ops else None, quiet=silent(args),
     )  # fmt: skip
-    report = compare.execute(options)
-    write_json(args, report.to_dict())
-    return compare.status(report)
+    found = compare.execute(options)
+    write_json(args, found.to_dict())
+    return compare.status(found)
 
 
 # ------------------------------------------------------------------------------------------------------------- train
@@ -185,6 +186,7 @@ PARTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "compare": _compare_part,
     "check": kernels.check_part,
     "bench": kernels.bench_part,
+    "report": report.report_part,
     "train": _train_part,
     "kernels": kernels.kernels_part,
 }

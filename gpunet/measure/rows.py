@@ -76,7 +76,9 @@ class Timing:
     cache: str
     """"cold": the copies exceed twice the last-level cache; "hot": they do not."""
     stopped: str
-    """What ended the measuring: "noise" small enough, or "time" spent."""
+    """What ended the measuring: "noise" small enough, "entropy" that grows no more, or "time" spent."""
+    outliers: int = 0
+    """Samples beyond 1.5 times the quartiles' distance from the nearer quartile; they count like all others."""
 
 
 @dataclass
@@ -124,6 +126,8 @@ class Row:
     """Seconds to bring the outputs back."""
     peak: int | None = None
     """Bytes that the call allocates at most at one time, outputs included; None where nobody counts."""
+    deterministic: bool | None = None
+    """Whether repeats gave the same bits in the proof; None where it was not looked at."""
 
 
 @dataclass
@@ -233,6 +237,8 @@ class Report:
     """What was left out or stopped early, and why."""
     seconds: dict[str, float] = field(default_factory=dict)
     """How long each part took."""
+    recorded: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of other runs shown beside: "machine", "time" and "row"."""
 
     @property
     def failed(self) -> list[str]:
