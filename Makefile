@@ -1,5 +1,5 @@
 # The commands a newcomer can guess. Each is one line, so nobody needs to remember flags.
-.PHONY: help install check test peers compare mutants gpu resources clean
+.PHONY: help install check test sim peers compare mutants gpu resources clean
 
 help:       ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,8 +19,11 @@ peers:      ## the same ops, optimisers and networks against PyTorch
 compare:    ## the main job: prove, time and train on every device that runs here
 	python -m gpunet compare
 
+sim:        ## the Numba-CUDA kernels in Numba's simulator: every case, entry, rung and dtype
+	NUMBA_ENABLE_CUDASIM=1 python -m pytest -q -n auto -m numba_cuda tests
+
 mutants:    ## break the kernels on purpose and see the proof notice: one table for each language
-	python tests/mutants.py && python tests/mutants_cuda.py
+	python tests/mutants.py && python tests/mutants_cuda.py && python tests/mutants_numba.py
 
 gpu:        ## on a machine with a GPU: its tests, compute-sanitizer, the ladder against PyTorch (9 minutes)
 	.ci/gpu

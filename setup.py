@@ -19,6 +19,19 @@ setup(
     packages=[*find_packages(include=["gpunet", "gpunet.*"]), *MAPPED],
     package_dir=MAPPED,
     package_data={
-        "": ["*.cu", "*.cuh", "*.csv", "*.h", "*.cpp", "*.npz", "*.md", "*.txt", "*.html", "*.css", "*.schema.json", "py.typed"]
+        "": [
+            "*.cu",
+            "*.cuh",
+            "*.csv",
+            "*.h",
+            "*.cpp",
+            "*.npz",
+            "*.md",
+            "*.txt",
+            "*.html",
+            "*.css",
+            "*.schema.json",
+            "py.typed",
+        ]
     },
 )

@@ -18,7 +18,11 @@ from typing import NamedTuple
 BARRIERS = ("syncthreads", "syncthreads_and", "syncthreads_or", "syncthreads_count", "syncwarp")
 WARP = ("shfl_sync", "shfl_xor_sync", "shfl_down_sync", "shfl_up_sync", "ballot_sync")
 OF_THREAD = ("threadIdx", "laneid", "grid")  # attributes of cuda whose value differs between threads of a block
-FACTORIES = ("typed", "for_windows")  # what makes a kernel of each dtype, or of each dtype and kind of window
+FACTORIES = (
+    "typed",
+    "for_windows",
+    "template",
+)  # what makes kernels: of each dtype, and more
 KINDS = ("shared_line", "shared_type", "barrier", "negative_index", "bare_float")
 
 

@@ -158,7 +158,7 @@ def test_result_kept_from_the_first_call_is_refused():
         kept.append(right(x)) if not kept else None
         return kept[0].copy()
 
-    assert proof.prove(case_of("relu"), kernel_of("relu.forward", copied), CPU).status == "passed"
+    assert "keep no answers" in proof.prove(case_of("relu"), kernel_of("relu.forward", copied), CPU).reason
     assert proof.prove(case_of("relu", seed=9), kernel_of("relu.forward", copied), CPU).status == "failed"
 
 

@@ -167,3 +167,106 @@ def test_machine_tells_what_a_result_depends_on():
 )
 def test_folders_are_cut_out_of_messages(text: str, clean: str):
     assert machine.without_paths(text) == clean
+
+
+def test_the_median_is_that_of_a_plain_loop():
+    def busy() -> None:
+        sum(range(20000))
+
+    plain = []
+    for _ in range(60):
+        begin = time.perf_counter()
+        busy()
+        plain.append(time.perf_counter() - begin)
+    found = timer.measure([busy], nothing, timer.Limits(warmup=0.01, min_time=0.02, max_time=0.2))
+    assert min(plain) / 3 < found.minimum < 3 * min(plain)
+    assert min(plain) / 3 < found.median < 3 * max(plain)
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> timer._Loop:
+    """A loop whose samples are given instead of timed, by a clock that moves by what they take."""
+    now = [0.0]
+    times = iter(seconds)
+    loop = timer._Loop([nothing], nothing, None)
+
+    def sample(count: int, closing: bool = False) -> float:
+        took = next(times)
+        now[0] += took
+        loop.again.append(took)
+        return took
+
+    monkeypatch.setattr(loop, "sample", sample)
+    monkeypatch.setattr(timer, "_second_clock", lambda: now[0])
+    return loop
+
+
+def test_steady_samples_end_for_small_noise_but_not_before_their_time(monkeypatch: pytest.MonkeyPatch):
+    limits = timer.Limits(min_time=0.05, max_time=100, min_samples=10)
+    samples, stopped = timer._collect(scripted(monkeypatch, [1e-3] * 1000), 1, limits)
+    assert stopped == "noise"
+    assert 50 <= len(samples) <= 65
+    assert timer.summary(samples, stopped, 1, 0.0, 1, True).outliers == 0
+
+
+def test_samples_around_two_times_end_once_their_entropy_has_settled(monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(0)
+    two = [1e-3 if random.random() < 0.5 else 2e-3 for _ in range(100_000)]
+    samples, stopped = timer._collect(scripted(monkeypatch, two), 1, timer.Limits(max_time=1e9))
+    assert stopped == "entropy"
+    assert len(samples) < 10_000
+    assert not timer.settled([1e-3 * 1.05**k for k in range(300)])  # a drift: each sample is new
+    assert timer.settled([1e-3, 2e-3] * 300)
+
+
+def test_samples_that_never_settle_end_for_time(monkeypatch: pytest.MonkeyPatch):
+    drift = [1e-3 * 1.03**k for k in range(1000)]
+    samples, stopped = timer._collect(scripted(monkeypatch, drift), 1, timer.Limits(max_time=1.0))
+    assert stopped == "time"
+    assert sum(samples) >= 1.0
+    assert sum(samples[:-1]) < 1.0
+
+
+def test_outliers_are_counted_and_kept():
+    found = timer.summary([1.0, 1.1, 1.2, 1.1, 1.0, 1.2, 50.0, 0.01], "noise", 1, 0.0, 1, True)
+    assert (found.outliers, found.n, found.maximum, found.minimum) == (2, 8, 50.0, 0.01)
+
+
+def test_calls_that_are_slow_at_first_do_not_shorten_the_samples():
+    state = {"calls": 0}
+
+    def slow_at_first() -> None:
+        state["calls"] += 1
+        if state["calls"] <= 5:
+            time.sleep(0.01)
+
+    found = timer.measure([slow_at_first], nothing, timer.Limits(warmup=0.02, min_time=0, max_time=0.05))
+    assert found.inner > 10
+    assert found.median < 1e-4
+    assert found.first_call >= 0.01
+
+
+def test_two_clocks_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timer, "_clock", lambda: time.monotonic() / 2)
+    with pytest.raises(timer.ClockError, match="by one clock as by another"):
+        timer.measure([lambda: time.sleep(0.002)], nothing, timer.Limits(0, 0, 0.02))
+
+
+def test_what_stands_between_the_samples_is_told_of_each_and_given_the_last():
+    class Between:
+        def __init__(self):
+            self.told: list[range] = []
+            self.last: list[tuple[int, int]] = []
+
+        def before(self, turns: range, closing: bool) -> None:
+            self.told.append(turns)
+            time.sleep(0.002)  # in no sample
+
+        def after(self, turn: int, result: int) -> None:
+            self.last.append((turn, result))
+
+    between, turns = Between(), iter(range(10**9))
+    found = timer.measure([lambda: next(turns)], nothing, timer.Limits(0, 0, 0.05, sample=0), between=between)
+    assert [k for each in between.told for k in each] == list(range(next(turns)))
+    assert len(between.last) == timer.CLOSING
+    assert all(turn == result for turn, result in between.last)
+    assert found.median < 0.002

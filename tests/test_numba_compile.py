@@ -19,8 +19,12 @@ pytestmark = pytest.mark.skipif(bool(jit.why_no_compiler()), reason=str(jit.why_
 
 OPS = resources.ops_of_numba()
 
-#: kernel, real, types, architecture -> why it may spill or have a stack frame
-SPILLS: dict[tuple[str, str, str, str], str] = {}
+#: (kernel, real, architecture) -> why it may spill or have a stack frame
+SPILLS: dict[tuple[str, str, str], str] = {
+    (f"matmul_forward_{rung}_kernel", "float", "sm_100"): "NVVM does not unroll the loop over the sums there, so that "
+    "the 64 of them lie in memory: right, but slow"
+    for rung in ("double_buffered", "warp_tiled")
+}
 
 
 @pytest.mark.parametrize("arch", resources.NUMBA_ARCHITECTURES)
@@ -31,7 +35,7 @@ def test_kernels_compile_to_what_is_recorded(op: str, arch: str):
         row = resources.compiled_numba(signature, arch)
         each = row.resources
         assert each.registers > 0, row
-        assert each.spill_stores == each.spill_loads == each.stack == 0 or row.key in SPILLS, row
+        assert each.spill_stores == each.spill_loads == each.stack == 0 or (*row.key[:2], arch) in SPILLS, row
         assert each.shared <= launch.STATIC_SHARED
         assert row.key in recorded, f"{row.key} is not in the table; run `make resources`"
         if version == nvrtc.version():  # another linker takes other registers; what is held above holds for each
@@ -42,7 +46,7 @@ def test_the_table_has_no_rows_too_many():
     recorded = {key for key in table.recorded()[1] if table.is_numba(key)}
     called = {(each.kernel, each.real, each.told) for op in OPS for each in resources.signatures(op)}
     assert recorded == {(*kernel, arch) for kernel in called for arch in resources.NUMBA_ARCHITECTURES}
-    assert set(SPILLS) <= recorded
+    assert set(SPILLS) <= {(kernel, real, arch) for kernel, real, _, arch in recorded}
 
 
 def launchers() -> Iterator[dispatch.Kernel]:

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
+from gpunet.cli import own
 from gpunet.cli.tools import UsageError, console, silent, write_json
 from gpunet.dispatch import Kernel
 from gpunet.errors import ArgumentError
@@ -18,29 +18,6 @@ from gpunet.errors import ArgumentError
 DTYPES = ("float32", "float64")
 TIERS = ("quick", "standard", "full")
 TIMES = ("median", "p25", "p75", "low", "high", "minimum", "maximum", "first_call")  # seconds, in a row's "time"
-
-
-def import_kernels(name: str) -> list[Kernel]:
-    """Imports a user's file and returns the kernels that it registered.
-
-    Raises:
-        UsageError: there is no such file.
-        ArgumentError: it raises, or registers nothing.
-    """
-    path = Path(name)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
-        raise UsageError(f"check: must be given an op, or a Python file with kernels, got {name!r}")
-    before = set(gn.list_kernels())
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ArgumentError(f"check: {name} must run when imported, got {type(error).__name__}: {error}") from error
-    found = [each for each in gn.list_kernels() if each not in before]
-    if not found:
-        raise ArgumentError(f"check: {name} must register a kernel, got none; decorate a launcher with @gn.kernel(...)")
-    return found
 
 
 def _session(args: argparse.Namespace, part: str, ops: Sequence[str] | None, **more: Any) -> Any:
@@ -66,25 +43,14 @@ def check_part(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Proves every kernel, or those of a file; 1 if one fails, or cannot be proved."""
-    from gpunet.measure import passes
-
+    """Proves every kernel, or those of ops and files; 1 if one fails, or cannot be proved."""
     files = [each for each in args.what if each.endswith(".py") or each not in dispatch.ops()]
-    mine = [each for name in files for each in import_kernels(name)] if files else None
-    ops = {*(each for each in args.what if each not in files), *(each.op for each in mine or ())}
-    now = _session(args, "proof", sorted(ops) or None)
-    passes.prove_all(now)
-    table: dict[tuple[str, ...], list[Any]] = {}
-    for each in now.report.proofs:
-        table.setdefault((each.entry.partition(" (")[0], each.device, each.backend, each.variant), []).append(each)
-    if mine is not None:
-        wanted = {(each.entry, each.backend, each.variant) for each in mine}
-        wanted |= {(key[0], *key[2:]) for key in table if key[0].partition(".")[0] in args.what}
-        table = {key: proofs for key, proofs in table.items() if (key[0], *key[2:]) in wanted}
-        missing = wanted - {(key[0], *key[2:]) for key in table}
-    else:
-        missing = set()
-    rows = [_summary(key, proofs) for key, proofs in table.items()] + [_cannot(*each) for each in sorted(missing)]
+    mine = [each for name in dict.fromkeys(files) for each in own.import_kernels(name, "check")]
+    ops = [each for each in args.what if each not in files]
+    now = _session(args, "proof", ops or sorted({each.op for each in mine}) or None)
+    rows = _check_project(now, mine) if ops or not mine else []
+    if mine:
+        rows += own.check_rows(now, mine)
     failed = [each for each in rows if each["status"] != "passed"]
     if not silent(args):
         _show_check(rows, now.report.notes, now.screen)
@@ -95,49 +61,50 @@ def check(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _summary(key: tuple[str, ...], proofs: list[Any]) -> dict[str, Any]:
-    """All proofs of one kernel in a row."""
-    bad = [each for each in proofs if each.status in ("failed", "untested")]
-    shares = [each for each in proofs if each.reached is not None and each.allowed]
-    worst = max(shares, key=lambda each: each.reached / each.allowed, default=None)
-    where = f"{bad[0].size} {bad[0].dtype}".strip() if bad else ""
-    return {
-        "entry": key[0], "device": key[1], "backend": key[2], "variant": key[3],
-        "status": bad[0].status if bad else "passed",
-        "proofs": len(proofs), "refused": sum(each.status == "refused" for each in proofs), "failed": len(bad),
-        "reached": worst.reached if worst else None, "allowed": worst.allowed if worst else None,
-        "reason": f"{where}: {bad[0].reason}" if where else bad[0].reason if bad else "",
-    }  # fmt: skip
+def _check_project(now: Any, mine: Sequence[Kernel]) -> list[dict[str, Any]]:
+    """The rows of the project's kernels and gradients; a user's among them is proved by itself."""
+    from gpunet.measure import passes
 
-
-def _cannot(entry: str, backend: str, variant: str) -> dict[str, Any]:
-    """The row of a user's kernel whose backend took no part."""
-    reasons = [f"{kind}: {devices.backend(backend).why_not(kind)}" for kind in devices.backend(backend).devices]
-    return {
-        "entry": entry, "device": "", "backend": backend, "variant": variant, "status": "untested", "proofs": 0,
-        "refused": 0, "failed": 0, "reached": None, "allowed": None,
-        "reason": f"its backend does not run where the check ran; {'; '.join(reasons)}",
-    }  # fmt: skip
+    passes.prove_all(now)
+    table: dict[tuple[str, ...], list[Any]] = {}
+    for each in now.report.proofs:
+        table.setdefault((each.entry.partition(" (")[0], each.device, each.backend, each.variant), []).append(each)
+    theirs = {(each.entry, each.backend, each.variant) for each in mine}
+    return [own.summary(key, proofs) for key, proofs in table.items() if (key[0], *key[2:]) not in theirs]
 
 
 def _show_check(rows: list[dict[str, Any]], notes: list[str], screen: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("entry", "device", "backend", "variant", "proofs", "worst error", "allowed", "", pad_edge=False)
+    inside = any(each.get("gradient") for each in rows)
+    heads = ["entry", "device", "backend", "variant", "proofs", "worst error", "allowed"]
+    heads += ["gradients", "worst error", "allowed"] if inside else []
+    title = "proofs: values against the definition; gradients: its op with it inside, against central differences"
+    table = Table(*heads, "", pad_edge=False, title=title if inside else None, title_justify="left")
     for each in rows:
         good = each["status"] == "passed"
-        numbers = ["-" if each[name] is None else f"{each[name]:.1e}" for name in ("reached", "allowed")]
         status = f"[green]{each['status']}" if good else f"[bold red]{each['status']}[/]: {escape(each['reason'])}"
         names = (each["entry"], each["device"], each["backend"], each["variant"])
-        table.add_row(*names, str(each["proofs"]), *numbers, status)
+        table.add_row(*names, *_numbers(each), *(_numbers(each.get("gradient")) if inside else ()), status)
     screen.print(table)
     for note in notes:
         screen.print(f"note: {note}", markup=False, style="dim")
     failed = sum(each["status"] != "passed" for each in rows)
-    told = f"{sum(each['proofs'] for each in rows)} proofs of {len(rows)} kernels and gradients"
+    parts = [part for each in rows for part in (each, each.get("gradient")) if part]
+    proofs = sum(part["proofs"] - part["refused"] for part in parts)
+    told = f"{proofs} proofs of {len(rows)} kernels and gradients"
     verdict, style = (f"{failed} failed", "bold red") if failed else ("all passed", "bold green")
     screen.print(f"{told}: {verdict}", style=style)
+
+
+def _numbers(row: dict[str, Any] | None) -> list[str]:
+    """How many proofs a row stands for, and the worst of them; a call that the kernel refuses proves nothing."""
+    if row is None:
+        return ["-"] * 3
+    refused = f" ({row['refused']} refused)" if row["refused"] else ""
+    errors = ("-" if row[name] is None else f"{row[name]:.1e}" for name in ("reached", "allowed"))
+    return [f"{row['proofs'] - row['refused']}{refused}", *errors]
 
 
 # ------------------------------------------------------------------------------------------------------------- bench
@@ -145,7 +112,8 @@ def _show_check(rows: list[dict[str, Any]], notes: list[str], screen: Any) -> No
 
 def bench_part(parser: argparse.ArgumentParser) -> None:
     """Its own arguments."""
-    parser.add_argument("ops", nargs="*", metavar="OP", help="ops to time, all without; or a Python file with kernels")
+    told = "ops to time, all without; or Python files with kernels of your own: time those beside the project's"
+    parser.add_argument("what", nargs="*", metavar="OP|FILE", help=told)
     parser.add_argument("--backend", choices=list(devices.BACKENDS), help="kernels of this backend alone")
     parser.add_argument("--variant", metavar="NAME", help="kernels of this variant alone")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 without")
@@ -157,33 +125,52 @@ def bench_part(parser: argparse.ArgumentParser) -> None:
 
 def bench(args: argparse.Namespace) -> int:
     """Times kernels, each proved before and after; 1 if a proof fails or a row is impossible."""
-    from gpunet.measure import passes, progress
     from gpunet.measure.calls import suites
 
     if args.host:
         return _host(args)
-    ops = _ops(args, suites.names())
-    now = _session(args, "time", ops, tiers=(args.tier,))
+    files = [each for each in args.what if each.endswith(".py")]
+    ops = [each for each in args.what if each not in files]
+    _need_ops(ops, suites.names())
+    mine = [each for name in dict.fromkeys(files) for each in own.import_kernels(name, "bench")]
+    wanted = list(dict.fromkeys([*ops, *(each.op for each in mine)])) or list(suites.names())
+    _need_variant(args.variant, wanted)
+    now = _session(args, "time", wanted, tiers=(args.tier,))
     now.lanes = [each for each in now.lanes if args.backend in (None, each.backend) and each.device.kind != "sim"]
+    if mine:
+        own.need_lanes(now, mine)
+        own.only(now, mine, ops)
     if not now.lanes:
         devices.backend(args.backend or "numpy").need_somewhere()
         raise ArgumentError(f"bench: a backend must run and have kernels, got none for {_asked(args)}; see gpunet info")
     _leave_out(now, args.variant)
-    tasks = [(op, size) for op in ops for size in suites.sizes(op, (args.tier,))]
-    with progress.shown(now.screen, "time", len(tasks)) as step:
-        for op, size in tasks:
-            step(f"{op} {size.name}")
-            if passes._fits(now, op, size, args.dtype):
-                now.report.rows.extend(passes._time_size(now, now.lanes, op, size, args.dtype, now.budget.left))
+    _time(now, wanted, args, mine)
     if not silent(args):
         _show_bench(now)
+        own.show_ratios(now)
     now.report.complete = True
     write_json(args, now.report.to_dict())
     if args.csv is not None:
         _write_csv(args.csv, now.report.rows)
     for line in now.report.failed if args.quiet else ():
-        sys.stderr.write(f"gpunet: bench: {line}\n")
+        sys.stderr.write(f"gpunet: bench: {own.one_line(line)}\n")
     return 1 if now.report.failed else 0
+
+
+def _time(now: Any, ops: Sequence[str], args: argparse.Namespace, mine: Sequence[Kernel]) -> None:
+    """Times the ops, and a user's kernels in turns with the project's."""
+    from gpunet.measure import own as beside
+    from gpunet.measure import passes, progress
+    from gpunet.measure.calls import suites
+
+    tasks = [(op, size) for op in ops for size in suites.sizes(op, (args.tier,))]
+    with progress.shown(now.screen, "time", len(tasks)) as step:
+        for op, size in tasks:
+            step(f"{op} {size.name}")
+            if passes._fits(now, op, size, args.dtype):
+                rows = list(passes._time_size(now, now.lanes, op, size, args.dtype, now.budget.left))
+                now.report.rows.extend(rows)
+                beside.compare(now, mine, rows, op, size, args.dtype)
 
 
 def _host(args: argparse.Namespace) -> int:
@@ -208,19 +195,16 @@ def _host(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ops(args: argparse.Namespace, known: Sequence[str]) -> list[str]:
-    """The ops that were named; a file stands for the ops that its kernels belong to."""
-    ops: list[str] = []
-    for name in args.ops:
-        found = [each.op for each in import_kernels(name)] if name.endswith(".py") else [name]
-        if found[0] not in known:
+def _need_ops(ops: Sequence[str], known: Sequence[str]) -> None:
+    for name in ops:
+        if name not in known:
             raise UsageError(f"bench: OP must be one of {', '.join(known)}, or a file that ends in .py, got {name!r}")
-        ops += found
-    ops = list(dict.fromkeys(ops)) or list(known)
-    variants = {each.variant for op in ops if op in dispatch.ops() for each in gn.list_kernels(op)}
-    if args.variant is not None and args.variant not in variants:
-        raise UsageError(f"bench: --variant must be one of {', '.join(sorted(variants))}, got {args.variant!r}")
-    return ops
+
+
+def _need_variant(variant: str | None, ops: Sequence[str]) -> None:
+    known = {each.variant for op in ops if op in dispatch.ops() for each in gn.list_kernels(op)}
+    if variant is not None and variant not in known:
+        raise UsageError(f"bench: --variant must be one of {', '.join(sorted(known))}, got {variant!r}")
 
 
 def _asked(args: argparse.Namespace) -> str:
@@ -254,7 +238,7 @@ def _show_bench(now: Any) -> None:
     for note in now.report.notes:
         now.screen.print(f"note: {note}", markup=False, style="dim")
     for line in now.report.failed:
-        now.screen.print(f"FAILED {line}", markup=False, style="bold red")
+        now.screen.print(f"FAILED {own.one_line(line)}", markup=False, style="bold red")
 
 
 def _write_csv(name: str, rows: Sequence[Any]) -> None:

@@ -8,9 +8,12 @@ import importlib
 import importlib.util
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    import os
 
 INSTALL = 'pip install "gpunet[cuda13]" (driver 580 or newer) or "gpunet[cuda12]" (driver 525 or newer)'
 
@@ -62,11 +65,42 @@ def why_no_numba_sim() -> str | None:
     return None
 
 
-def load(name: str, **options: Any) -> Any:
+def load(name: "str | os.PathLike[str]", **options: Any) -> Any:
     """The CUDA C++ kernels of an op, to be launched on CuPy or NumPy arrays; see :func:`gpunet.cuda.launch.load`."""
     from gpunet.cuda import launch
 
     return launch.load(name, **options)
+
+
+def compile_text(text: str, name: str, **options: Any) -> Any:
+    """One kernel of a text in CUDA C++, to be launched on CuPy or NumPy arrays.
+
+    Nothing is compiled before the first launch; machine code and the emulator's library are kept on disk, by the text.
+    What the text includes is looked up beside the project's kernels: ``#include "common/common.cuh"``.
+
+    Args:
+        text: kernels written ``extern "C" __global__ void name(...)``. Pointers carry const and ``__restrict__`` where
+            they may: the check in front of each launch reads the parameters from the text.
+        name: which of them.
+        **options: ``real="float"`` or ``real=x.dtype`` and other constants, as -D gives them; ``fma`` and ``specific``
+            as for :func:`load`.
+
+    Returns:
+        The kernel, called with grid, block and arguments; the same object for the same text, name and options.
+
+    Raises:
+        KernelError: the text holds no such kernel, or a type of its parameters is not known.
+        CompileError: at the first launch, the compiler refuses the text; the message names the line.
+
+    Example:
+        >>> from gpunet import cuda
+        >>> text = 'extern "C" __global__ void fill(real* y, int size) { if (threadIdx.x < size) y[threadIdx.x] = 1; }'
+        >>> cuda.compile_text(text, "fill", real="float").signature.parameters[1].text
+        'int size'
+    """
+    from gpunet.cuda import launch
+
+    return launch.compile_text(text, name, **options)
 
 
 def fresh(array: Any) -> Any:

@@ -4,6 +4,7 @@ CuPy arrays run on their GPU, on CuPy's current stream. NumPy arrays run on devi
 launcher is the same, and so is the guard in front of both.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -14,7 +15,7 @@ import numpy as np
 from gpunet import cuda
 from gpunet.config import settings
 from gpunet.cuda import compile as nvrtc
-from gpunet.cuda import emulator, guard, source
+from gpunet.cuda import emulator, guard, source, store
 from gpunet.errors import KernelError
 
 _NULL = np.uint64(0)
@@ -167,14 +168,14 @@ def _told(line: str, run: Callable[[], None]) -> None:
     run()
 
 
-def load(name: str, *, fma: bool = True, specific: bool = False, **defines: object) -> Module:
+def load(name: str | os.PathLike[str], *, fma: bool = True, specific: bool = False, **defines: object) -> Module:
     """The kernels of one file.
 
     Args:
         name: an op, for ``kernels/<op>/<op>.cu``; or a path ending in ``.cu``.
         fma: whether the compiler may contract a product and a sum into one rounding.
         specific: compile with the instructions that only this generation of GPU has (sm_90a for sm_90).
-        **defines: constants, as -D gives them: ``real="float", TILE=16``.
+        **defines: constants, as -D gives them: ``real="float", TILE=16``; a NumPy dtype stands for its type.
 
     Returns:
         The module; the same object for the same arguments.
@@ -182,9 +183,27 @@ def load(name: str, *, fma: bool = True, specific: bool = False, **defines: obje
     Raises:
         KernelError: there is no such file.
     """
-    return _loaded(name, fma, specific, tuple(sorted(defines.items())))
+    return _loaded(os.fspath(name), fma, specific, tuple(sorted(defines.items())))
 
 
 @cache
 def _loaded(name: str, fma: bool, specific: bool, defines: tuple[tuple[str, object], ...]) -> Module:
     return Module(name, dict(defines), fma, specific)
+
+
+def compile_text(text: str, name: str, *, fma: bool = True, specific: bool = False, **defines: object) -> Kernel:
+    """One kernel of a text in CUDA C++; see :func:`gpunet.cuda.compile_text`."""
+    return getattr(load(_file_of(text, name), fma=fma, specific=specific, **defines), name)
+
+
+@cache
+def _file_of(text: str, name: str) -> str:
+    """The text as a file of the cache, called by its first kernel: compilers and errors name files and lines."""
+    found = source.kernel_names(text)
+    if name not in found:
+        remedy = f'write it as extern "C" __global__ void {name}(...)'
+        got = f"the kernels {', '.join(found)}" if found else "none"
+        raise KernelError(f"cuda: the text must hold a kernel called {name!r}, got {got}; {remedy}")
+    path = store.folder(f"text/{store.key(text)}") / f"{found[0]}.cu"
+    store.keep(path, lambda target: target.write_text(text))
+    return str(path)

@@ -133,7 +133,18 @@ class Source:
         )
 
 
+def kernel_names(text: str) -> list[str]:
+    """Names of the ``extern "C" __global__`` kernels of a text, in its order."""
+    return [match[1] for match in _KERNEL.finditer(blank_comments(text))]
+
+
 def _spelled(value: object) -> str:
+    """A constant as CUDA C++ writes it; a dtype by its type's name there."""
+    if isinstance(value, np.dtype):
+        names = [name for name, (code, lanes) in TYPES.items() if lanes == 1 and np.dtype(code) == value]
+        if not names:
+            raise KernelError(f"cuda: a constant's dtype must have a type in CUDA C++, got {value}; cast the array")
+        return names[0]
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 

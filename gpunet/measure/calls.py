@@ -8,7 +8,7 @@ arrays, and the arrays of the backward entries come from the definition, never f
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -20,10 +20,12 @@ from gpunet.backward import grad
 from gpunet.creation import tensor
 from gpunet.devices import Device
 from gpunet.dispatch import Call, Kernel, Work
+from gpunet.measure import variation
 from gpunet.tensor import Tensor
 
 suites: Any = importlib.import_module("gpunet.bench.suites")  # by name: its files lie in the folder bench/
 DEFINITION = "numpy"  # the backend that holds the definitions
+OTHER = 7919  # seed of what is made from a case
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,23 @@ class Case:
         """What the definition makes of the same arguments in float64; computed once."""
         arrays = tuple(_as_double(array) for array in self.call.arrays)
         return outputs(definition(self.entry).function(*arrays, **self.call.params))
+
+    @cached_property
+    def permuted(self) -> "Case":
+        """The same call on the same numbers in another order."""
+        return replace(self, call=self.call._replace(arrays=variation.permuted(self.call.arrays, OTHER)))
+
+    @cached_property
+    def exchanges(self) -> list[variation.Exchange]:
+        """A few pairs of elements of its arrays."""
+        return variation.exchanges(self.call.arrays, OTHER)
+
+    @cached_property
+    def exchanged(self) -> "Case":
+        """The same call once those elements have changed places."""
+        arrays = tuple(each.copy(order="K") if isinstance(each, np.ndarray) else each for each in self.call.arrays)
+        variation.apply(self.exchanges, arrays)
+        return replace(self, call=self.call._replace(arrays=arrays))
 
     def arrays_on(self, device: Device) -> tuple[Any, ...]:
         """A fresh copy of the arguments on ``device``."""

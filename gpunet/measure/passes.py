@@ -7,14 +7,16 @@ import numpy as np
 
 from gpunet import dispatch
 from gpunet.dispatch import Kernel, Work
-from gpunet.measure import calls, machine, progress, proof, roof, timer
+from gpunet.measure import calls, guard, loop, machine, progress, proof, roof, timer, variation
 from gpunet.measure.calls import Case, suites
 from gpunet.measure.proof import Verdict
 from gpunet.measure.rows import Proof, Roof, Row, Timing
 from gpunet.measure.session import DTYPES, Lane, Session, kernels_of
 
-COPIES_AT_WORK = 10  # arrays of a size's bytes that are alive at once: float64 twins, gradients, results
+COPIES_AT_WORK = 16  # arrays of a size's bytes that are alive at once: float64 twins, gradients, results
 FEWEST_SECONDS, MOST_SECONDS = 0.03, 1.0  # for the clock of one row, however short or long the time is
+
+guard.remember()  # before any user's file is imported: what judges kernels must stay what it is now
 
 
 # ------------------------------------------------------------------------------------------------------------- proof
@@ -41,11 +43,16 @@ def prove_all(session: Session) -> None:
 def _prove_size(session: Session, op: str, size: Any, dtype: str) -> set[tuple[str, str]]:
     """Proves all kernels that one size reaches; returns those that took it, as (kernel, device)."""
     took = set()
-    for case in _captured(session, op, size, dtype, session.options.seed):
+    cases = _captured(session, op, size, dtype, session.options.seed)
+    if size.tier == "proof":
+        cases += _at_other_extents(op, size, dtype, session.options.seed)
+    for case in cases:
         for lane in session.lanes:
             if lane.device.kind == "sim" and size.tier != "proof":
                 continue  # the simulator needs minutes for what a device does in milliseconds
             for kernel in kernels_of(lane, case.entry):
+                if size.tier == "proof":
+                    session.small.add((kernel.name, str(lane.device), dtype))
                 if _prove(session, case, kernel, lane).status != "refused":
                     took.add((kernel.name, str(lane.device)))
     return took
@@ -59,6 +66,15 @@ def _captured(session: Session, op: str, size: Any, dtype: str, seed: int) -> li
         reason = f"it raises {type(error).__name__}: {error}"
         row = Proof(op, op, "", "cpu", calls.DEFINITION, "", "", dtype, size.name, "failed", reason)
         session.report.proofs.append(row)
+        return []
+    return list({(case.phase, case.label): case for case in found}.values())
+
+
+def _at_other_extents(op: str, size: Any, dtype: str, seed: int) -> list[Case]:
+    """The calls of a size with extents that no kernel could be made for; none where the op takes no others."""
+    try:
+        found = calls.capture(suites.load(op), variation.other_size(size, seed), dtype, seed, second=True)
+    except Exception:  # a keyword of the op names an extent, or shapes must match in another way
         return []
     return list({(case.phase, case.label): case for case in found}.values())
 
@@ -154,7 +170,7 @@ def _time_size(session: Session, lanes: Sequence[Lane], op: str, size: Any, dtyp
     # Half of the share goes to proofs and copies.
     seconds = max(FEWEST_SECONDS, min(MOST_SECONDS, 0.5 * share / max(1, len(pairs))))
     for case, lane, kernel in pairs:
-        row = _time_kernel(session, case, after.get((case.phase, case.label)), lane, kernel, seconds)
+        row = time_kernel(session, case, after.get((case.phase, case.label)), lane, kernel, seconds)
         if row is not None:
             yield row
 
@@ -172,23 +188,62 @@ def _contestants(session: Session, case: Case, lane: Lane) -> list[Kernel]:
     return found if session.options.full or session.options.ops else ladder[-1:]
 
 
-def _time_kernel(
+def time_kernel(
     session: Session, case: Case, fresh: Case | None, lane: Lane, kernel: Kernel, seconds: float
 ) -> Row | None:
-    """Proof, time, and proof again on inputs that the kernel has not seen; None if a proof fails."""
-    device = lane.device
+    """One row: proof on small sizes and on this one, time on other inputs, and proof again on inputs not seen before.
+
+    Args:
+        session: the run; proofs go into its report, those that fail included.
+        case: the inputs of the first proof.
+        fresh: the same call on other inputs, for the clock and, in another order, for the last proof; None: made here.
+        lane: where it runs.
+        kernel: any kernel of the case's entry.
+        seconds: for the clock.
+
+    Returns:
+        The row, or None if a proof failed or the timed calls were not what was proved.
+    """
+    if not _proved_on_small_sizes(session, case, lane, kernel):
+        return None
     before = _prove(session, case, kernel, lane)
     if before.status != "passed":
         return None
-    copies, cold = timer.copies_for(case.nbytes)
-    arrays = [case.arrays_on(device) for _ in range(copies)]
-    runs = [lambda given=given: kernel.function(*given, **case.call.params) for given in arrays]
+    fresh = fresh or case.permuted
+    copies, cold = timer.copies_for(fresh.nbytes)
+    timed = loop.Loop(fresh, kernel, lane.device, copies)
     limits = timer.Limits(warmup=0.1 * seconds, min_time=0.3 * seconds, max_time=seconds)
-    timing = timer.measure(runs, device.synchronize, limits, cold)
-    timing.first_call = session.first_call(kernel, device, case.dtype, timing.first_call)
-    if fresh is not None and _prove(session, fresh, kernel, lane, repeats=1).status != "passed":
+    timing = timed.time(limits, cold)
+    if timing is None:
+        return _failed(session, case, lane, kernel, timed.reason)
+    timing.first_call = session.first_call(kernel, lane.device, case.dtype, timing.first_call)
+    after = _prove(session, fresh.permuted, kernel, lane, repeats=1)
+    if after.status != "passed":
         return None
-    return _row(session, case, lane, kernel, timing, before)
+    slower = loop.slower_in_proof(min(before.later_call, after.first_call), timing)
+    return _failed(session, case, lane, kernel, slower) if slower else _row(session, case, lane, kernel, timing, before)
+
+
+def _failed(session: Session, case: Case, lane: Lane, kernel: Kernel, reason: str) -> None:
+    """Writes down why there is no row, as a proof that failed."""
+    session.wrong.add((kernel.name, str(lane.device)))
+    session.report.proofs.append(proof.row(case, kernel, lane.device, Verdict(reason)))
+
+
+def _proved_on_small_sizes(session: Session, case: Case, lane: Lane, kernel: Kernel) -> bool:
+    """Whether the kernel is right on the op's sizes of tier "proof"; they are tried once a run for each dtype.
+
+    A kernel may be right on the sizes that are timed and on no other.
+    """
+    key = (kernel.name, str(lane.device), case.dtype)
+    if key not in session.small:
+        for size in suites.sizes(case.op, ("proof",)):
+            cases = _captured(session, case.op, size, case.dtype, session.options.seed)
+            for each in [*cases, *_at_other_extents(case.op, size, case.dtype, session.options.seed)]:
+                if each.entry == kernel.entry:
+                    _prove(session, each, kernel, lane)
+        session.small.add(key)
+    return (kernel.name, str(lane.device)) not in session.wrong
 
 
 def _row(session: Session, case: Case, lane: Lane, kernel: Kernel, timing: Timing, verdict: Verdict) -> Row:
@@ -201,7 +256,7 @@ def _row(session: Session, case: Case, lane: Lane, kernel: Kernel, timing: Timin
         case.op, case.label, case.phase, str(lane.device), kernel.backend, kernel.variant, kernel.place, case.dtype,
         case.size.name, case.size.origin, case.size.tier, case.shapes, _plain(case.call.params),
         verdict.status, verdict.reached, verdict.allowed, timing,
-        work.flops, work.bytes_read, work.bytes_written, *stands,
+        work.flops, work.bytes_read, work.bytes_written, *stands, deterministic=verdict.deterministic,
     )  # fmt: skip
 
 

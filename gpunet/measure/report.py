@@ -167,10 +167,10 @@ def _bar(row: Row, lanes: Sequence[str]) -> tuple[str, float, str, int]:
 
 def _row_table(rows: Sequence[Row]) -> str:
     heads = (
-        "op", "size", "entry", "kernel", "dtype", "shapes", "median", "95 % interval", "samples", "first call", "cache",
-        "GFLOP/s", "GB/s", "% of roof", "error", "allowed",
+        "op", "size", "entry", "kernel", "dtype", "shapes", "median", "95 % interval", "samples", "outliers",
+        "first call", "cache", "GFLOP/s", "GB/s", "% of roof", "error", "allowed",
     )  # fmt: skip
-    return _table(heads, (_row_cells(each) for each in rows), (6, 7, 8, 9, 11, 12, 13, 14, 15))
+    return _table(heads, (_row_cells(each) for each in rows), (6, 7, 8, 9, 10, 12, 13, 14, 15, 16))
 
 
 def _row_cells(row: Row) -> list[str]:
@@ -179,14 +179,14 @@ def _row_cells(row: Row) -> list[str]:
     texts = (
         row.op, row.size, row.entry, f"{row.device} {row.backend} {row.variant} {row.place}", row.dtype, shapes,
         seconds_text(time.median), f"{seconds_text(time.low)} to {seconds_text(time.high)}",
-        f"{time.n}{f'×{time.inner}' if time.inner > 1 else ''}", seconds_text(time.first_call),
+        f"{time.n}{f'×{time.inner}' if time.inner > 1 else ''}", str(time.outliers), seconds_text(time.first_call),
         f"{time.cache}, {time.buffers} copies" if time.buffers > 1 else time.cache,
         _number(row.gflops), _number(row.gbytes), f"{_number(row.roof_percent, '.0f')} {row.bound}",
         _number(row.reached, ".1e"), _number(row.allowed, ".1e"),
     )  # fmt: skip
     cells = [escape(str(text)) for text in texts]
     if row.impossible:
-        cells[13] = _mark(False, f"{_number(row.roof_percent, '.0f')} {row.bound}, impossible")
+        cells[14] = _mark(False, f"{_number(row.roof_percent, '.0f')} {row.bound}, impossible")
     return cells
 
 

@@ -94,6 +94,8 @@ class Session:
     """(kernel, device, dtype) -> seconds of its first call in this run."""
     wrong: set[tuple[str, str]] = field(default_factory=set)
     """(kernel, device) that failed a proof: they are not timed."""
+    small: set[tuple[str, str, str]] = field(default_factory=set)
+    """(kernel, device, dtype) that were tried on the sizes of tier "proof"."""
     others: machine.Others = field(default_factory=machine.Others)
     _saved: float = 0.0
 

@@ -119,7 +119,9 @@ def build(source: Source, arch: int) -> Path:
         folders = [flag for each in (HERE, *source.includes) for flag in ("-I", str(each))]
         try:
             header = ["-include", str(HERE / "cuda_emulator.h")]
-            _run([path, *flags, *folders, *header, "-c", str(unit), "-o", str(thing)], source.path.name)
+            # Of a file that includes nothing, the debugger's table keeps the unit's own name beside its #line.
+            called = f"-ffile-prefix-map={unit}={source.path.name}"
+            _run([path, *flags, called, *folders, *header, "-c", str(unit), "-o", str(thing)], source.path.name)
             # The sanitizer's own library must not come in, so linking is a step of its own, without its flag.
             _run(
                 [path, "-shared", "-pthread", "-Wl,-Bsymbolic", str(thing), str(runtime()), "-o", str(target)],
