@@ -63,7 +63,7 @@ def test_recording_writes_down_what_would_be_compiled():
 def test_numpy_arrays_need_the_simulator():
     if jit.SIMULATED:
         pytest.skip("the simulator is on")
-    with pytest.raises(BackendUnavailableError, match=r"scaled_kernel: NumPy arrays need the simulator: .*CUDASIM=1"):
+    with pytest.raises(BackendUnavailableError, match="scaled_kernel: NumPy arrays need the simulator"):
         scaled_kernel(X)((1,), (8,), (X, X.copy(), 8, True))
 
 

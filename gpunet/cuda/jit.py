@@ -229,9 +229,10 @@ def why_no_compiler() -> str | None:
         return "NUMBA_ENABLE_CUDASIM=1 is set, and the simulator compiles nothing"
     try:
         importlib.import_module("cuda.core").Linker  # noqa: B018 that it is there is what is asked
+        importlib.import_module("cuda.bindings.nvjitlink").version()  # else the driver would link, where there is one
         importlib.import_module("numba.cuda.cudadrv.nvvm").NVVM()
     except Exception as error:  # a missing library raises types of Numba's own
-        return f"NVVM does not load ({type(error).__name__}: {error}); {INSTALL}"
+        return f"NVVM or nvJitLink does not load ({type(error).__name__}: {error}); {INSTALL}"
     return None
 
 
