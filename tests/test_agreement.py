@@ -61,8 +61,9 @@ def rounded_inputs(call: Call) -> list[float]:
     eps = float(np.finfo(np.float64).eps)
 
     def moved(a: Any) -> Any:
-        is_real = a is not None and a.dtype == np.float64
-        return a * (1 + eps * (rng.integers(0, 2, a.shape) - 0.5)) if is_real else a
+        if a is None or a.dtype != np.float64:
+            return a
+        return a * (1 + eps * (rng.integers(0, 2, a.shape) - 0.5))
 
     plain = dispatch.variants(call.entry, "numpy")[0]
     with np.errstate(all="ignore"):

@@ -103,6 +103,7 @@ def test_the_mask_does_not_keep_the_output():
         y = F.relu(x * 2)
         y += 1  # y itself is not needed for backward
         y.sum().backward()
+    assert x.grad is not None
     np.testing.assert_array_equal(x.grad.numpy(), np.where(values(x) > 0, 2.0, 0.0))
 
 

@@ -3,10 +3,12 @@
 It must be chosen before Python starts: ``make sim`` does. Without that, the tests here run in a process of their own.
 """
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 OFF = door.why_no_numba_sim()
 in_simulator = pytest.mark.skipif(bool(OFF), reason=str(OFF))
 
-if OFF is None:
-    from gpunet.cuda import jit, simulator
-    from gpunet.cuda.jit import cuda
-    from gpunet.cuda.packs import load_pack, store_pack
+jit: Any = None if OFF else importlib.import_module("gpunet.cuda.jit")
+packs: Any = None if OFF else importlib.import_module("gpunet.cuda.packs")
+simulator: Any = None if OFF else importlib.import_module("gpunet.cuda.simulator")
+cuda: Any = jit and jit.cuda
+load_pack: Any = packs and packs.load_pack
+store_pack: Any = packs and packs.store_pack
 
 pytestmark = pytest.mark.numba_cuda
 
