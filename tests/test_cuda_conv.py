@@ -291,9 +291,11 @@ def test_the_choice_of_tiles_and_parts():
 
 def test_the_choice_of_patches():
     first = conv2d_cupy.patch_for(1, 6, (24, 24), (5, 5), (1, 1), (1, 1), 4)
+    assert first is not None
     assert (first.chunks, first.threads, first.depth) == (1, 128, 1)
     assert first.down * first.across <= 4 * first.threads
     stem = conv2d_cupy.patch_for(3, 64, (112, 112), (7, 7), (2, 2), (1, 1), 4)
+    assert stem is not None
     assert stem.chunks * 8 == 64
     assert stem.depth < 3
     for itemsize, channels, filters, size, window, stride in product(
