@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gpunet.errors import DataError
+from gpunet.measure.curves import Agreement, BreakEven, Curve, Point, Step, Sweep
 
 FORMAT = "gpunet-report"
 VERSION = 1
@@ -181,45 +182,6 @@ class Roof:
 
 
 @dataclass
-class Curve:
-    """One training run."""
-
-    lane: str
-    """Device, and the backend where it was asked for by name."""
-    device: str
-    kernels: list[str]
-    """Which kernels ran in the first step."""
-    losses: list[float]
-    """Loss of every step."""
-    accuracy: float
-    """Share of the test images named rightly, 0 to 1."""
-    epochs: float
-    """Passes over the training images, with the part of the last one."""
-    batch_size: int
-    train_images: int
-    test_images: int
-    seconds_per_epoch: float
-    images_per_second: float
-    stopped: str
-    """Empty when every epoch ran, else what ended it early."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """Test images with "image" (PNG in base64), "true" and "predicted"."""
-
-
-@dataclass
-class Agreement:
-    """How far two training runs from the same weights and batches drift apart."""
-
-    first: str
-    second: str
-    steps: int
-    early: float
-    """Largest relative difference of the loss in the first ten steps."""
-    overall: float
-    """Largest relative difference in all steps."""
-
-
-@dataclass
 class Report:
     """Everything a run found. ``write`` and ``read`` are its file; ``failed`` is its verdict."""
 
@@ -231,6 +193,9 @@ class Report:
     proofs: list[Proof] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
+    break_even: list[BreakEven] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     training: list[Curve] = field(default_factory=list)
     agreement: list[Agreement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -290,7 +255,12 @@ def _report(content: dict[str, Any]) -> Report:
     rows = [Row(**{**_known(Row, each), "time": _make(Timing, each["time"])}) for each in content["rows"]]
     lists: dict[str, type] = {"roofs": Roof, "proofs": Proof, "training": Curve, "agreement": Agreement}
     made = {name: [_make(kind, each) for each in content[name]] for name, kind in lists.items()}
-    made["ratios"] = [_make(Ratio, each) for each in content.get("ratios", ())]  # joined later
+    later: dict[str, type] = {"ratios": Ratio, "break_even": BreakEven, "steps": Step}  # joined within the version
+    made |= {name: [_make(kind, each) for each in content.get(name, ())] for name, kind in later.items()}
+    made["sweeps"] = [
+        _make(Sweep, {**each, "points": [_make(Point, point) for point in each["points"]]})
+        for each in content.get("sweeps", ())
+    ]
     return Report(**{**_known(Report, content), "rows": rows, **made})
 
 
