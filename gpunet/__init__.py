@@ -9,6 +9,8 @@ from gpunet.backward import grad as grad
 from gpunet.config import use_backend as use_backend
 from gpunet.config import use_fused as use_fused
 from gpunet.config import use_variant as use_variant
+from gpunet.cpu.threads import get_num_threads as get_num_threads
+from gpunet.cpu.threads import set_num_threads as set_num_threads
 from gpunet.creation import arange as arange
 from gpunet.creation import eye as eye
 from gpunet.creation import from_dlpack as from_dlpack

@@ -22,6 +22,7 @@ VARIABLES = {
     "GPUNET_CHECK": "1 synchronises after each launch and refuses a NaN that was not in the inputs",
     "GPUNET_DATA": "folder searched first for data sets",
     "GPUNET_SEED": "seed of the first random state (default 0)",
+    "GPUNET_NUM_THREADS": "threads of the processor's kernels (default: OMP_NUM_THREADS and its like, else all cores)",
     "GPUNET_CACHE": "folder of compiled kernels and records (default: the user's cache folder)",
 }
 
@@ -46,6 +47,8 @@ class Settings:
     """Folder searched first for data sets."""
     seed: int = 0
     """Seed of the first random state."""
+    threads: int | None = None
+    """Threads of the processor's kernels; None: as many as there are cores."""
     cache: str | None = None
     """Folder of compiled kernels and records; None: ``~/.cache/gpunet``."""
     poison: bool = False
@@ -73,6 +76,14 @@ def parse_variants(op: str, text: str) -> dict[str, str]:
     return {f"{op}.{entry.strip()}": rung.strip() for entry, rung in pairs}
 
 
+def _threads() -> int | None:
+    """The first of the usual variables that is set; OMP_NUM_THREADS may list a number for each level of nesting."""
+    asked = _integer("GPUNET_NUM_THREADS", 0, 1, 2**16)
+    usual = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    texts = [os.environ.get(name, "").partition(",")[0].strip() for name in usual]
+    return asked or next((int(text) for text in texts if text.isdigit() and int(text) > 0), None)
+
+
 def _read_environment() -> Settings:
     variants: dict[str, str] = {}
     for name, text in os.environ.items():
@@ -87,6 +98,7 @@ def _read_environment() -> Settings:
         check=bool(_integer("GPUNET_CHECK", 0, 0, 1)),
         data=os.environ.get("GPUNET_DATA", "").strip() or None,
         seed=_integer("GPUNET_SEED", 0, 0, 2**64 - 1),
+        threads=_threads(),
         cache=os.environ.get("GPUNET_CACHE", "").strip() or None,
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from gpunet import config, cuda
+from gpunet.cpu import buffers
 from gpunet.errors import BackendUnavailableError, DeviceError, NoKernelError
 
 KINDS = ("cpu", "cuda", "sim")
@@ -191,10 +192,11 @@ def backend(name: str) -> Backend:
 def empty(shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Any:
     """An uninitialised output array for a launcher; filled with NaN (or the largest integer) under poisoning.
 
-    Tests and benchmarks switch poisoning on, so that an element a kernel forgot to write shows.
+    Tests and benchmarks switch poisoning on, so that an element a kernel forgot to write shows. On the processor large
+    arrays get memory that was used before, see :mod:`gpunet.cpu.buffers`.
     """
     if not config.settings.poison:
-        return xp.empty(shape, dtype)
+        return buffers.pool.empty(shape, dtype) if xp is np else xp.empty(shape, dtype)
     dtype = np.dtype(dtype)
     poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max if dtype.kind in "iu" else 1
     return xp.full(shape, poison, dtype)

@@ -85,11 +85,26 @@ def _device_of(arrays: tuple[Any, ...]) -> Device:
 def _launched(op: str, entry: str, args: tuple[Any, ...], params: dict[str, Any]) -> Call:
     """The first launch of the entry when the op runs forward and backward on copies of the arguments.
 
-    The run itself is free of requests: one that cannot be met would end it before the entry's turn.
+    The run itself is free of requests: one that cannot be met would end it before the entry's turn. An op that takes
+    its fused entries here is run without them too.
     """
+    ran: dict[str, None] = {}
+    for fused in (None, False):
+        calls = _calls(op, args, params, fused)
+        found = next((call for call in calls if call.entry == entry), None)
+        if found is not None:
+            return found
+        ran |= dict.fromkeys(call.entry for call in calls)
+    told = ", ".join(ran) or "nothing"
+    raise ArgumentError(f"explain: {op} with these arguments never launches {entry}, it launches {told}")
+
+
+def _calls(op: str, args: tuple[Any, ...], params: dict[str, Any], fused: bool | None) -> list[Call]:
+    """Every launch of the op, forward and backward."""
     state = random.get_state()
     try:
         with config.no_requests(), enable_grad(), dispatch.capture() as calls:
+            config.local.fused = fused
             if any(isinstance(each, Tensor) and each.requires_grad for each in (*args, *params.values())):
                 _run(op, args, params, lambda x: x.requires_grad)
             else:
@@ -100,11 +115,7 @@ def _launched(op: str, entry: str, args: tuple[Any, ...], params: dict[str, Any]
                     _run(op, args, params, lambda x: x is first)
     finally:
         random.set_state(state)
-    found = next((call for call in calls if call.entry == entry), None)
-    if found is None:
-        ran = ", ".join(dict.fromkeys(call.entry for call in calls)) or "nothing"
-        raise ArgumentError(f"explain: {op} with these arguments never launches {entry}, it launches {ran}")
-    return found
+    return calls
 
 
 def _run(op: str, args: tuple[Any, ...], params: dict[str, Any], wants_gradient: Callable[[Tensor], bool]) -> None:

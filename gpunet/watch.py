@@ -55,9 +55,9 @@ def trace() -> Iterator[Trace]:
         >>> import gpunet as gn
         >>> x = gn.ones(2, 3, requires_grad=True)
         >>> with gn.trace() as launches:
-        ...     gn.functional.relu(x).sum().backward()
+        ...     gn.functional.sigmoid(x).sum().backward()
         >>> [(each.phase, each.entry) for each in launches]
-        [('forward', 'relu.forward'), ('backward', 'relu.grad_x')]
+        [('forward', 'sigmoid.forward'), ('backward', 'sigmoid.grad_x')]
     """
     record = Trace()
     traces.append(record)

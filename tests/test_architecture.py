@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: module or room -> its floor; the longest name that fits decides
 FLOORS = {
     "gpunet.config": 0, "gpunet.errors": 0, "gpunet.floats": 0, "gpunet.modes": 0, "gpunet.cuda": 0,
+    "gpunet.cpu": 0,
     "gpunet.dispatch": 1, "gpunet.watch": 1, "gpunet.devices": 1, "gpunet.random": 1, "gpunet.kernels": 1,
     "gpunet.tensor": 2, "gpunet.graph": 2, "gpunet.backward": 2, "gpunet.picture": 2, "gpunet.creation": 2,
     "gpunet.ops": 2,

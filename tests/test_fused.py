@@ -63,9 +63,10 @@ def test_fused_is_what_the_parts_are(name: str):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_cpu_does_not_fuse_by_itself(name: str):
+def test_the_definition_does_not_fuse_by_itself(name: str):
     function, shapes, entry = FUNCTIONS[name]
-    assert entry not in entries(function, *(draw(*shape) for shape in shapes))
+    with gn.use_backend("numpy"):
+        assert entry not in entries(function, *(draw(*shape) for shape in shapes))
 
 
 @ON_SIM

@@ -59,13 +59,14 @@ def test_small_run_of_everything(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {(each.op, each.phase) for each in found.rows} == {
         (op, phase) for op in ("relu", "softmax") for phase in ("forward", "backward")
     }
-    assert all(each.status == "passed" for each in found.proofs)
+    assert {each.status for each in found.proofs} <= {"passed", "refused"}
+    assert all(each.status == "passed" for each in found.proofs if each.backend == "numpy")
     assert {each.dtype for each in found.proofs} == {"float32", "float64"}
     assert {each.phase for each in found.proofs} >= {"forward", "backward", "gradient"}
     assert found.training[0].losses
     assert found.training[0].samples
     assert found.options["seed"] == 3
-    assert set(found.seconds) == {"proof", "time", "training", "all"}
+    assert set(found.seconds) == {*session.PARTS, "all"}
     text = capsys.readouterr().out
     assert "none failed, none is impossible" in text
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
@@ -155,7 +156,7 @@ def test_interrupted_run_keeps_what_was_finished(part: str, tmp_path: Path, monk
     ("given", "message"),
     [
         ({"ops": ("conv3d",)}, "ops must be among matmul, .* got 'conv3d'"),
-        ({"parts": ("prove",)}, "parts must be among proof, time, training, got 'prove'"),
+        ({"parts": ("prove",)}, "parts must be among proof, time, against, sweep, steps, training, got 'prove'"),
         ({"tiers": ("huge",)}, "tiers must be among proof, quick, standard, full, got 'huge'"),
         ({"dtypes": ("float16",)}, "dtypes must be among float32, float64, got 'float16'"),
         ({"budget": 0}, "budget must be above 0 seconds, got 0"),
@@ -195,7 +196,7 @@ def test_budget_is_shared_and_handed_on(monkeypatch: pytest.MonkeyPatch):
 def test_sizes_beyond_the_memory_are_left_out_with_a_note():
     now = session.start(compare.Options(ops=("relu",), out=None, quiet=True))
     size = calls.suites.Size("huge", "own", "full", {"x": (2**20, 2**20)})
-    assert not passes._fits(now, "relu", size, "float32")
+    assert not passes.fits(now, "relu", size, "float32")
     assert "needs about 65536 GiB" in now.report.notes[-1]
 
 
@@ -219,11 +220,13 @@ def test_training_is_the_same_twice_and_stops_in_time():
     todo = training.Plan(images=70, test_images=40, epochs=1, seed=1)
     runs = [training.train(devices.CPU, backend, todo, lambda: float("inf")) for backend in (None, "numpy")]
     assert len(runs[0].losses) == 3
-    assert runs[0].losses == runs[1].losses
+    again = training.train(devices.CPU, "numpy", todo, lambda: float("inf"))
+    assert again.losses == runs[1].losses
     assert (runs[0].train_images, runs[0].test_images, runs[0].stopped) == (70, 40, "")
     assert any(name.startswith("conv2d.grad_w/") for name in runs[0].kernels)
     assert [each.lane for each in runs] == ["cpu", "cpu numpy"]
-    assert training.agreement(*runs).overall == 0
+    assert training.agreement(again, runs[1]).overall == 0
+    assert training.agreement(*runs).overall < 1e-4  # other kernels, so other roundings
     short = training.train(devices.CPU, None, todo, lambda: 0.0)
     assert len(short.losses) == 1
     assert short.stopped == "the time was up after step 1"

@@ -1,18 +1,19 @@
 """Comparing in pairs: the verdict's words, what noise does to it, and the clock behind it."""
 
+import re
 import time
 
 import numpy as np
 import pytest
 
-from gpunet.measure import pairs, timer
+from gpunet.measure import calibrate, pairs, timer
 from gpunet.measure.pairs import Lane, Limits
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch):
     """Hundreds of comparisons need no collection of garbage before each."""
-    monkeypatch.setattr(timer.gc, "collect", lambda: 0)
+    monkeypatch.setattr(timer.gc, "collect", lambda *_: 0)
 
 
 class Noisy(Lane):
@@ -141,3 +142,55 @@ def test_copies_take_turns():
     assert {tuple(seen[k : k + 3]) for k in range(0, len(seen) - 2, 3)} == {(0, 1, 2)}
     assert lane.timing("time").cache == "cold"
     assert lane.timing("time").buffers == 3
+
+
+def test_a_call_that_replaces_the_clock_moves_no_sample(monkeypatch: pytest.MonkeyPatch):
+    """The clock is kept from import on, so a call gains nothing by stopping it, or the ones beside it."""
+    real = time.perf_counter
+    for name in ("perf_counter", "monotonic", "time"):
+        monkeypatch.setattr(time, name, getattr(time, name))
+
+    def honest() -> None:
+        end = real() + 2e-4
+        while real() < end:
+            pass
+
+    def cheat() -> None:
+        honest()
+        honest()
+        stopped = real()
+        for name in ("perf_counter", "monotonic", "time"):
+            setattr(time, name, lambda: stopped)
+
+    pair = pairs.compare(Lane([honest]), Lane([cheat]), Limits(seconds=0.2))
+    assert time.perf_counter() == time.perf_counter()  # it is stopped by now
+    assert pair.verdict == "slower"
+    assert pair.ratio == pytest.approx(2, rel=0.3)
+    assert pair.second.first_call >= 4e-4
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_calibration_on_the_real_clock(more: int):
+    """Few comparisons on a machine that others use too: the wrong verdicts are what must not come."""
+    found = calibrate.trial(more, 8, Limits(seconds=0.2), calibrate.fitting_size())
+    assert sum(found.verdicts.values()) == len(found.ratios) == 8
+    assert found.right == ("slower" if more else "same")
+    assert found.verdicts["faster" if more else "slower"] <= 2
+    assert 0.8 <= float(np.median(found.ratios)) <= 1.4
+
+
+def test_calibration_says_what_it_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    machine = Machine(0)
+
+    def model(repetitions: int, size: int) -> Lane:
+        return Noisy(1e-4 * repetitions, machine)
+
+    monkeypatch.setattr(calibrate, "fitting_size", lambda: 64)
+    monkeypatch.setattr(calibrate, "work", model)
+    monkeypatch.setattr(calibrate.pairs, "Lane", lambda calls: calls[0])
+    assert calibrate.main(["--count", "20", "--seconds", "60"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"A against A: same in (95|100)\.0 % \(target 95 %\); \d+ same", lines[0])
+    assert re.match(r"A against 1\.10 A: slower in (9\d|100)\.\d % \(target 90 %\); .*ratio 1\.[01]", lines[1])
+    monkeypatch.setattr(calibrate, "work", lambda repetitions, size: Noisy(1e-4, machine))
+    assert calibrate.main(["--count", "5", "--seconds", "60"]) == 1

@@ -18,7 +18,9 @@ from gpunet.measure import charts, info, report, rows, tables
 from gpunet.measure.rows import Agreement, Curve, Proof, Report, Roof, Row, Timing
 
 EVIL = "<script>alert('&\"')</script>"
-VOID = {"meta", "img", "br", "line", "polyline", "circle"}
+VOID = {"meta", "img", "br"}
+#: what HTML lets a tag end without saying so: cells and lines of tables
+ENDS = {"td": ("td", "th"), "th": ("td", "th"), "tr": ("td", "th", "tr")}
 
 
 def filled(name: str = "relu") -> Report:
@@ -68,15 +70,22 @@ class Page(HTMLParser):
                 self.links.append(value or "")
             if name == "id":
                 self.ids.add(value or "")
+        for ended in ENDS.get(tag, ()):
+            self._end(ended)
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
+    def _end(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
             self.open.pop()
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
     def handle_endtag(self, tag: str) -> None:
+        for ended in ENDS["tr"] if tag in ("thead", "tbody") else ():
+            self._end(ended)
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag
 

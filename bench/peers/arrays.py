@@ -151,15 +151,17 @@ class Peer:
         kinds: devices it can be measured on.
         table: entry -> expression.
         prepare: makes of an expression, its arrays and its keywords the call that is timed.
-        to_host: makes an array of the library a NumPy array.
+        to_host: makes an array of the library, or a NumPy array, a NumPy array.
+        limits: whether the number of its threads can be set.
     """
 
     def __init__(
         self, name: str, kinds: tuple[str, ...], table: dict[str, Expression],
         prepare: Callable[[Expression, Sequence[Any], dict[str, Any]], Callable[[], Any]] | None = None,
-        to_host: Callable[[Any], np.ndarray] = np.asarray,
+        to_host: Callable[[Any], np.ndarray] = np.asarray, limits: bool = True,
     ):  # fmt: skip
         self.NAME, self.KINDS, self.table, self.to_host = name, kinds, table, to_host
+        self.LIMITS = limits
         self.prepare = prepare or (lambda expression, arrays, params: partial(expression, *arrays, **params))
 
     def entries(self) -> tuple[str, ...]:
@@ -181,7 +183,7 @@ class Peer:
 
     def distance(self, ours: Any, theirs: Any) -> float:
         """Largest difference over the largest value; inf for NaN or another shape."""
-        wanted, got = np.asarray(ours, np.float64), np.asarray(self.to_host(theirs), np.float64)
+        wanted, got = (np.asarray(self.to_host(each), np.float64) for each in (ours, theirs))
         if got.shape != wanted.shape:
             return float("inf")
         if got.size == 0:

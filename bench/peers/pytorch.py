@@ -15,6 +15,7 @@ from typing import Any
 torch: Any = importlib.import_module("torch")
 NAME = f"torch {torch.__version__}"
 KINDS = ("cpu", "cuda")
+LIMITS = True
 aten = torch.ops.aten
 F = torch.nn.functional
 

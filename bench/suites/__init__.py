@@ -2,6 +2,8 @@
 
 A suite has ``SIZES``, ``tensors(size, dtype, device, seed)`` and ``run(size, tensors)``. It names no kernel and no
 entry: those come out when ``run`` and its backward are captured.
+
+A suite may also have ``sweep(n)``, the size at extent n, ``SWEEP``, the extents, and ``AXIS``, what n is.
 """
 
 import importlib
@@ -67,6 +69,21 @@ def sizes(op: str, tiers: Iterable[str]) -> list[Size]:
     """The sizes of ``op`` in these tiers, in the suite's order."""
     wanted = set(tiers)
     return [size for size in load(op).SIZES if size.tier in wanted]
+
+
+def sweeps() -> tuple[str, ...]:
+    """The ops whose suites have a sweep, in the order of :func:`names`."""
+    return tuple(op for op in names() if hasattr(load(op), "sweep"))
+
+
+def swept(n: int, shapes: dict[str, tuple[int, ...]], arguments: dict[str, Any] | None = None) -> Size:
+    """The size of a sweep at extent ``n``."""
+    return Size(f"n_{n}", "own: one of a sweep", "standard", shapes, arguments or {})
+
+
+def powers(first: int, last: int) -> tuple[int, ...]:
+    """From ``first`` to ``last``, each twice as large as the one before."""
+    return tuple(first << k for k in range((last // first).bit_length()))
 
 
 def normal(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from gpunet import functional as F
 from gpunet.creation import tensor
 from gpunet.tensor import Tensor
 
-from . import Size, leaf
+from . import Size, leaf, powers, swept
 
 
 def _layer(name: str, origin: str, tier: str, x: tuple[int, ...], training: bool = True) -> Size:
@@ -28,6 +28,16 @@ SIZES = [
     _layer("resnet_eval", "the same with given statistics", "standard", (16, 64, 112, 112), training=False),
     _layer("images_512", "KernelBench level 1", "full", (64, 64, 512, 512)),
 ]
+
+
+AXIS = "N images of 75 x 14 x 14, the reference CNN's second block"
+SWEEP = powers(1, 2048)
+
+
+def sweep(n: int) -> Size:
+    """n images, normalised in training."""
+    shapes = {"x": (n, 75, 14, 14), "weight": (75,), "bias": (75,)}
+    return swept(n, shapes, {"training": True})
 
 
 def tensors(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]:

@@ -5,10 +5,10 @@ from typing import Any
 from gpunet import functional as F
 from gpunet.tensor import Tensor
 
-from . import Size
+from . import Size, powers, swept
 from . import normal as tensors
 
-__all__ = ["SIZES", "run", "tensors"]
+__all__ = ["AXIS", "SIZES", "SWEEP", "run", "sweep", "tensors"]
 
 
 def _layer(
@@ -47,6 +47,15 @@ SIZES: list[Size] = [
     _layer("vgg_56", "DeepBench and VGG", "full", (16, 128, 56, 56), 256, 3, padding=1),
     _layer("vgg_28", "DeepBench and VGG", "full", (16, 256, 28, 28), 512, 3, padding=1),
 ]  # fmt: skip
+
+
+AXIS = "N images of 6 x 12 x 12 under 16 filters of 5 x 5, LeNet-5's second convolution"
+SWEEP = powers(1, 4096)
+
+
+def sweep(n: int) -> Size:
+    """LeNet-5's second convolution on n images."""
+    return swept(n, {"x": (n, 6, 12, 12), "weight": (16, 6, 5, 5), "bias": (16,)})
 
 
 def run(size: Size, tensors: dict[str, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from gpunet import functional as F
 from gpunet.creation import tensor
 from gpunet.tensor import Tensor
 
-from . import Size, leaf
+from . import Size, leaf, powers, swept
 
 SIZES = [
     Size("smoothed", "own: prime sizes, label smoothing", "proof", {"logits": (7, 5)}, {"label_smoothing": 0.1}),
@@ -19,6 +19,15 @@ SIZES = [
     Size("rows_4096", "KernelBench level 1", "full", {"logits": (32768, 4096)}),
     Size("vocabulary", "a language model's 128256 words", "full", {"logits": (8192, 128256)}),
 ]
+
+
+AXIS = "N rows of 1000 classes"
+SWEEP = powers(1, 65536)
+
+
+def sweep(n: int) -> Size:
+    """n rows of ImageNet's classes."""
+    return swept(n, {"logits": (n, 1000)})
 
 
 def tensors(size: Size, dtype: Any, device: Any, seed: int) -> dict[str, Tensor]:

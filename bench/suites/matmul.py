@@ -6,10 +6,10 @@
 from gpunet import functional as F
 from gpunet.tensor import Tensor
 
-from . import Size
+from . import Size, powers, swept
 from . import normal as tensors
 
-__all__ = ["SIZES", "run", "tensors"]
+__all__ = ["AXIS", "SIZES", "SWEEP", "run", "sweep", "tensors"]
 
 
 def _product(name: str, origin: str, tier: str, m: int, n: int, k: int, transpose_b: bool = False) -> Size:
@@ -55,6 +55,15 @@ SIZES: list[Size] = [
     _product("square_8192", "fast.cu and KernelBench", "full", 8192, 8192, 8192),
     _product("waves_132", "simplegemm: whole waves on 132 multiprocessors", "full", 8448, 9216, 8192),
 ]
+
+
+AXIS = "N of a product of N x N matrices"
+SWEEP = powers(16, 8192)
+
+
+def sweep(n: int) -> Size:
+    """A product of two square matrices."""
+    return swept(n, {"a": (n, n), "b": (n, n)}, {"transpose_b": False})
 
 
 def run(size: Size, tensors: dict[str, Tensor]) -> Tensor:

@@ -3,10 +3,10 @@
 from gpunet import functional as F
 from gpunet.tensor import Tensor
 
-from . import Size
+from . import Size, powers, swept
 from . import normal as tensors
 
-__all__ = ["SIZES", "run", "tensors"]
+__all__ = ["AXIS", "SIZES", "SWEEP", "run", "sweep", "tensors"]
 
 HALVING = {"kernel_size": 2, "stride": 2}
 RESNET = {"kernel_size": 3, "stride": 2, "padding": 1}
@@ -42,6 +42,15 @@ SIZES = [
         {"kernel_size": 4, "stride": 1, "padding": 1},
     ),
 ]
+
+
+AXIS = "N images of 6 x 24 x 24, LeNet-5's first pooling"
+SWEEP = powers(1, 8192)
+
+
+def sweep(n: int) -> Size:
+    """LeNet-5's first pooling of n images."""
+    return swept(n, {"x": (n, 6, 24, 24)}, HALVING)
 
 
 def run(size: Size, tensors: dict[str, Tensor]) -> Tensor:

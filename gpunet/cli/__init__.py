@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cli import kernels, report
+from gpunet.cli import bench, kernels, report
 from gpunet.cli.tools import UsageError, at_least, console, device_name, seed, silent, write_json
 from gpunet.errors import GpunetError
 
@@ -124,8 +124,9 @@ def _info(args: argparse.Namespace) -> int:
 
 def _compare_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="every size, dtype and variant, five epochs")
-    parser.add_argument("--budget", type=at_least(float, 1), metavar="S", help="seconds for it all (80; --full: any)")
+    parser.add_argument("--budget", type=at_least(float, 1), metavar="S", help="seconds for it all (160; --full: any)")
     parser.add_argument("--ops", nargs="+", choices=dispatch.ops(), metavar="OP", help="look at these ops alone")
+    parser.add_argument("--against", nargs="+", default=["numpy"], metavar="RIVAL", help=bench.AGAINST)
     parser.add_argument("--out", type=Path, default=Path("gpunet-report"), metavar="DIR", help="folder of the report")
     parser.set_defaults(run=_compare)
 
@@ -135,7 +136,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     options = compare.Options(
         full=args.full, budget=args.budget, device=args.device, seed=config.settings.seed, out=args.out,
-        ops=tuple(args.ops) if args.ops else None, quiet=silent(args),
+        ops=tuple(args.ops) if args.ops else None, quiet=silent(args), against=tuple(args.against), threads=(1, 0),
     )  # fmt: skip
     found = compare.execute(options)
     write_json(args, found.to_dict())
@@ -185,7 +186,7 @@ PARTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "info": _info_part,
     "compare": _compare_part,
     "check": kernels.check_part,
-    "bench": kernels.bench_part,
+    "bench": bench.bench_part,
     "report": report.report_part,
     "train": _train_part,
     "kernels": kernels.kernels_part,

@@ -3,11 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpunet import devices
+from gpunet import config, devices
 from gpunet.errors import ArgumentError
 
 
@@ -70,5 +70,20 @@ def write_json(args: argparse.Namespace, content: Any) -> None:
     text = json.dumps(content, indent=1) + "\n"
     if args.json == "-":
         sys.stdout.write(text)
-    else:
-        Path(args.json).write_text(text, encoding="utf-8")
+        return
+    from gpunet.measure.rows import write_text
+
+    write_text(Path(args.json), text)
+
+
+def session(args: argparse.Namespace, part: str, ops: Sequence[str] | None, **more: Any) -> Any:
+    """A run of one part without a report of its own, on the device that was asked for."""
+    from gpunet.measure import session as sessions
+
+    options = sessions.Options(
+        device=args.device, seed=config.settings.seed, out=None, parts=(part,), ops=tuple(ops) if ops else None,
+        quiet=silent(args), budget=1e9, **more,
+    )  # fmt: skip
+    now = sessions.start(options)
+    now.screen = console(silent(args))
+    return now

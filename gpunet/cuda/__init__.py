@@ -166,6 +166,33 @@ def numba_cuda() -> Any:
     return _import("numba.cuda")
 
 
+def nvml() -> Any:
+    """The module ``pynvml`` of nvidia-ml-py, which reads a GPU's clocks.
+
+    Raises:
+        BackendUnavailableError: it is not installed.
+    """
+    return _import("pynvml")
+
+
+def why_no_nvbench() -> str | None:
+    """None when NVIDIA's nvbench is installed, else the reason and the remedy. It is not imported."""
+    try:
+        found = importlib.util.find_spec("cuda.bench")
+    except ImportError:  # not even a package called cuda
+        found = None
+    return None if found else 'cuda-bench is not installed; pip install "cuda-bench[cu13]", or [cu12] beside CUDA 12'
+
+
+def nvbench() -> tuple[Any, Any]:
+    """The modules ``cuda.bench`` and ``cuda.bench.results`` of cuda-bench, NVIDIA's nvbench for Python.
+
+    Raises:
+        ImportError: it is not installed, or not for this version of CUDA.
+    """
+    return importlib.import_module("cuda.bench"), importlib.import_module("cuda.bench.results")
+
+
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)

@@ -272,7 +272,8 @@ def _cubin(kernel: Kernel, types: tuple[str, ...], arch: str) -> Cubin:
     if reason:
         raise BackendUnavailableError(f"{kernel.name}: {reason}")
     file = Path(inspect.getfile(kernel.function))
-    texts = [path.read_text() for path in (file, *sorted(file.parent.parent.glob("common/*.py")))]
+    shared = [path for path in file.parent.parent.glob("common/*.py") if not path.stem.endswith("_numba_cpu")]
+    texts = [path.read_text() for path in (file, *sorted(shared))]
     versions = [importlib.metadata.version(name) for name in ("numba", "numba-cuda", "cuda-core")]
     key = store.key(*versions, *texts, kernel.name, types, arch, kernel.max_registers, _constants(kernel.function))
     path = store.folder("cubin") / f"{kernel.name}-{arch}-{key}.cubin"

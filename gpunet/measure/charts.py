@@ -1,17 +1,19 @@
 """Pictures for the report, as text: SVG curves that take the page's colours, bars of HTML, and small PNG images."""
 
 import base64
-import math
 import struct
 import zlib
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 440, 240
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34
-SERIES = 6  # the style sheet has this many colours of curves and bars
+from gpunet.measure import frame
+from gpunet.measure.frame import COLORS as SERIES
+from gpunet.measure.frame import WIDTH, Axis, Frame, finite, nice_ticks
+
+NOTHING = "<p>No numbers to draw.</p>"
 
 
 def png(image: np.ndarray) -> str:
@@ -28,87 +30,105 @@ def _sum(data: bytes) -> bytes:
     return struct.pack(">I", zlib.crc32(data))
 
 
-def bars(rows: Sequence[tuple[str, float, str, int]]) -> str:
-    """Horizontal bars from (label, length, text beside it, number of the colour); the longest fills the width."""
-    longest = max((length for _, length, _, _ in rows), default=0) or 1.0
+class Bar(NamedTuple):
+    """One horizontal bar."""
+
+    label: str
+    length: float | None
+    value: str
+    """What stands beside it."""
+    color: int
+    style: str = ""
+    """"chosen" or "other" (of another machine); the label says so in words as well."""
+
+
+def bars(rows: Sequence[Bar]) -> str:
+    """Horizontal bars; the longest fills the width, and one without a length is empty."""
+    lengths = [each.length if each.length is not None and frame.positive(each.length) else 0.0 for each in rows]
+    longest = max(lengths, default=0.0) or 1.0
     lines = []
-    for label, length, value, color in rows:
-        fill = f'<span class="fill c{color % SERIES}" style="width:{100 * length / longest:.2f}%"></span>'
-        name, told = f'<span class="name">{escape(label)}</span>', f'<span class="value">{escape(value)}</span>'
-        lines.append(f'<div class="bar">{name}<span class="track">{fill}</span>{told}</div>')
+    for each, length in zip(rows, lengths, strict=True):
+        style = " ".join(part for part in ("track", f"c{each.color % SERIES}", each.style) if part)
+        name, told = f"<span>{escape(each.label)}</span>", f"<span>{escape(each.value)}</span>"
+        track = f'<span class="{style}" style="--w:{100 * length / longest:.1f}%"></span>'
+        lines.append(f'<div class="bar">{name}{told}{track}</div>')
     return f'<div class="bars">{"".join(lines)}</div>'
 
 
 def curves(series: Sequence[tuple[str, Sequence[float | None]]], x_title: str, y_title: str) -> str:
     """Curves over 1, 2, 3 ...; a missing value leaves a gap. Colours and the font come from the page."""
-    points = [value for _, values in series for value in values if value is not None and math.isfinite(value)]
-    if not points:
-        return "<p>No numbers to draw.</p>"
-    steps = max(len(values) for _, values in series)
-    ticks = nice_ticks(min(0.0, min(points)), max(points))
-    low, high = ticks[0], ticks[-1]
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + (x - 1) / max(1, steps - 1) * (WIDTH - LEFT - RIGHT)
-        return across, TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [_grid(ticks, steps, place)]
-    for number, (_, values) in enumerate(series):
-        parts += [_path(piece, number) for piece in _pieces(values, place)]
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_title)}</text>')
-    turned = f'transform="rotate(-90 10 {middle:.0f})"'
-    parts.append(f'<text x="10" y="{middle:.0f}" text-anchor="middle" {turned}>{escape(y_title)}</text>')
-    names = ", ".join(name for name, _ in series)
-    label = escape(f"{y_title} over {x_title}: {names}", quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    numbered = [(name, [(k + 1.0, value) for k, value in enumerate(values)]) for name, values in series]
+    steps = max((len(values) for _, values in series), default=0)
+    return lines(numbered, x_title, y_title, Axis(x_title, 1.0, max(steps, 2)))
 
 
-def legend(names: Sequence[str]) -> str:
-    """The colours of curves, by name."""
-    marks = (
-        f'<span class="key"><span class="mark c{k % SERIES}"></span>{escape(name)}</span>'
-        for k, name in enumerate(names)
-    )
-    return f'<p class="legend">{"".join(marks)}</p>'
+def lines(
+    series: Sequence[tuple[str, Sequence[tuple[float, float | None]]]],
+    x_title: str,
+    y_title: str,
+    x: Axis | None = None,
+    target: float | None = None,
+) -> str:
+    """Curves through (x, y); a missing y leaves a gap.
+
+    Args:
+        series: (name, points) of each.
+        x_title: what x is.
+        y_title: what y is.
+        x: the axis across; None for one from 0 to the largest x.
+        target: a y that is marked with a dashed line of its own.
+    """
+    drawn = [(a, b) for _, points in series for a, b in points if b is not None and finite(a) and finite(b)]
+    if not drawn:
+        return NOTHING
+    heights = [b for _, b in drawn] + ([target] if target is not None and finite(target) else [])
+    picture = Frame(x or frame.linear(x_title, [a for a, _ in drawn]), frame.linear(y_title, heights))
+    parts = []
+    for number, (_, points) in enumerate(series):
+        parts += [frame.line(piece, f"line c{number % SERIES}") for piece in _pieces(points, picture)]
+    if target is not None and finite(target):
+        y = picture.down(target)
+        parts.append(f'<line class="aim" x1="{frame.LEFT}" x2="{WIDTH - frame.RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(frame.label(frame.LEFT + 4, y - 4, f"target {target:g}", more='class="over"'))
+    return picture.svg(parts, f"{y_title} over {x_title}: {', '.join(name for name, _ in series)}")
 
 
-def _grid(ticks: Sequence[float], steps: int, place) -> str:
-    lines = []
-    for value in ticks:
-        _, y = place(1, value)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for step in sorted({1, max(1, (steps + 1) // 2), steps}):
-        x, _ = place(step, ticks[0])
-        anchor = "end" if step == steps and steps > 1 else "middle"
-        lines.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="{anchor}">{step}</text>')
-    return "".join(lines)
-
-
-def _pieces(values: Sequence[float | None], place) -> list[list[tuple[float, float]]]:
-    """The points of a curve, cut where a value is missing."""
+def _pieces(points: Sequence[tuple[float, float | None]], picture: Frame) -> list[list[tuple[float, float]]]:
+    """The points of a curve in the picture, cut where a value is missing."""
     pieces: list[list[tuple[float, float]]] = [[]]
-    for k, value in enumerate(values):
-        if value is None or not math.isfinite(value):
+    for x, y in points:
+        if y is None or not finite(x) or not finite(y):
             pieces.append([])
         else:
-            pieces[-1].append(place(k + 1, value))
+            pieces[-1].append(picture.place((x, y)))
     return [piece for piece in pieces if piece]
 
 
-def _path(points: Sequence[tuple[float, float]], number: int) -> str:
-    if len(points) == 1:
-        ((x, y),) = points
-        return f'<circle class="dot c{number % SERIES}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="line c{number % SERIES}" points="{line}"/>'
+def legend(names: Sequence[str], stroke: bool = False) -> str:
+    """The colours by name: of bars, or of curves with their strokes."""
+    return keys([(line_key(k) if stroke else _square(k), name) for k, name in enumerate(names)])
 
 
-def nice_ticks(low: float, high: float) -> list[float]:
-    """Four to seven round numbers that reach from ``low`` or below to ``high`` or above."""
-    spread = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(spread / 4))
-    step = next(power * each for each in (1, 2, 2.5, 5, 10) if spread / (power * each) <= 5)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+def keys(pairs: Sequence[tuple[str, str]]) -> str:
+    """A line of explanations: (the sign as SVG or HTML, its name)."""
+    marks = "".join(f'<span class="key">{mark}{escape(name)}</span>' for mark, name in pairs)
+    return f'<p class="legend">{marks}</p>'
+
+
+def _square(number: int) -> str:
+    return f'<span class="mark c{number % SERIES}"></span>'
+
+
+def sign_key(number: int, style: str = "dot") -> str:
+    """A sign for a legend."""
+    return f'<svg class="sign" viewBox="0 0 14 14" aria-hidden="true">{frame.sign(number, 7, 7, 5, style)}</svg>'
+
+
+def line_key(number: int, style: str = "line", dot: str = "") -> str:
+    """A piece of a curve for a legend; where the chart has signs, with its sign, in the style ``dot``."""
+    mark = frame.sign(number, 15, 7, 4, dot) if dot else ""
+    piece = f'<polyline class="{style} c{number % SERIES}" points="0,7 30,7"/>'
+    return f'<svg class="sign long" viewBox="0 0 30 14" aria-hidden="true">{piece}{mark}</svg>'
+
+
+__all__ = ["SERIES", "WIDTH", "Bar", "bars", "curves", "keys", "legend", "lines", "nice_ticks", "png"]

@@ -9,15 +9,18 @@ Report.json is written again and again while the run grows, so that what was fin
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from gpunet.devices import Device
 from gpunet.errors import GpunetError
-from gpunet.measure import passes, progress, session, tables, training
+from gpunet.measure import against, health, passes, progress, recorded, session, steps, sweep, tables, training
 from gpunet.measure.rows import Report, write_text
 from gpunet.measure.session import Options, Session
 
-#: part -> (what does it, share of the budget that is spent when it must end)
-SHARES: dict[str, float] = {"proof": 0.30, "time": 0.72, "training": 0.96}
+#: part -> share of the budget that is spent when it must end
+SHARES: dict[str, float] = {
+    "proof": 0.26, "time": 0.52, "against": 0.60, "sweep": 0.74, "steps": 0.82, "training": 0.97,
+}  # fmt: skip
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 
 
@@ -52,15 +55,22 @@ def execute(options: Options) -> Report:
         (True, [])
     """
     now = session.start(options)
+    rivals = against.rivals(options.against)  # before anything takes its time: one may not be there
+    before = {str(place): health.look(place) for place in _places(now)}
     try:
         _announce(now)
         for part, function in PARTS.items():
             if part in options.parts:
-                _do(now, part, function)
+                _do(now, part, function if part != "against" else partial(against.against_all, rivals=rivals))
         now.report.complete = True
     except KeyboardInterrupt:
         now.note("interrupted: what was finished until then is here")
+    recorded.beside(now)
     now.note_others()
+    for place in _places(now):
+        for line in health.changes(before[str(place)], health.look(place)):
+            now.note(line)
+    now.report.environment["health"] = before
     now.report.seconds["all"] = round(now.budget.spent, 1)
     _write(now)
     tables.show(now.screen, now.report)
@@ -75,6 +85,10 @@ def _announce(now: Session) -> None:
     where = ", ".join(str(lane) for lane in now.lanes) or "nowhere"
     limit = "no limit of time" if now.options.seconds is None else f"at most {now.options.seconds:.0f} s"
     now.screen.print(f"gpunet compare: kernels run on {where}; {limit}", markup=False)
+
+
+def _places(now: Session) -> list[Device]:
+    return list(dict.fromkeys(lane.device for lane in now.lanes if lane.device.kind != "sim"))
 
 
 def _do(now: Session, part: str, function: Callable[[Session], None]) -> None:
@@ -126,9 +140,12 @@ def _training_lanes(now: Session) -> Sequence[tuple[Device, str | None]]:
     return [*alone, *((place, None) for place in places)]
 
 
-PARTS: dict[str, Callable[[Session], None]] = {
+PARTS: dict[str, Callable[..., None]] = {
     "proof": passes.prove_all,
     "time": passes.time_all,
+    "against": against.against_all,
+    "sweep": sweep.sweep_all,
+    "steps": steps.steps_all,
     "training": train_all,
 }
 

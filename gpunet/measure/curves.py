@@ -50,6 +50,11 @@ class Point:
     high: float
     copied: float | None = None
     """Median seconds with the inputs brought from the host and the result back; None on a device of the host."""
+    copied_low: float | None = None
+    """Lower end of that median's 95 % interval."""
+    copied_high: float | None = None
+    launch: float | None = None
+    """Seconds in which the host hands one call over: a stream of calls is no faster. None where the host works."""
 
 
 @dataclass
@@ -67,6 +72,10 @@ class Sweep:
     """What n is, such as "N of a product of N×N matrices"."""
     points: list[Point]
     """By n."""
+    machine: str = ""
+    """The machine of another run; empty for this one."""
+    time: str = ""
+    """When that run was."""
 
 
 @dataclass
@@ -82,11 +91,11 @@ class BreakEven:
     copies: bool
     """Whether the far side's copies count."""
     n: float | None
-    """The size at which both take as long; None where one is faster throughout."""
+    """The size at which both take as long; None unless there are sizes on both sides of it."""
     low: float | None
-    """Between which sizes it lies for certain: the largest at which near is surely faster ..."""
+    """Between which sizes it lies for certain: the largest at which near is surely faster; None if it never is ..."""
     high: float | None
-    """... and the smallest from which far is."""
+    """... and the smallest from which far is, and stays so; None if it never does."""
     words: str
     """What to conclude, in a sentence."""
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunet import config, random
+from gpunet.cpu import threads as pool
 from gpunet.errors import KernelError
 
 GRACE = 0.5  # seconds in which a thread that has done its work may disappear
@@ -188,7 +189,11 @@ def untouched(device_modules: tuple[Any, ...] = ()) -> Iterator[None]:
 
 
 def threads() -> frozenset[int]:
-    """Threads of this process that run Python, those that no module lists included."""
+    """Threads of this process that run Python, those that no module lists included.
+
+    The workers of gpunet's own pool are started first: they are nobody's left-overs, and stay.
+    """
+    pool.start()
     return frozenset(sys._current_frames())
 
 

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gpunet.cpu import threads
+
 DEFAULT_CACHE = 32 * 2**20  # where the system does not tell: large enough that "cold" stays true on most machines
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
@@ -26,17 +28,7 @@ def cpu_model() -> str:
 
 def cores() -> int:
     """Cores this process may use: its affinity, or fewer under a quota of the container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota()
-    return max(1, min(count, int(quota))) if quota else count
-
-
-def _quota() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
+    return threads.cores()
 
 
 @cache

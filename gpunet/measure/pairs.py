@@ -15,8 +15,8 @@ third more pairs), since every look is a chance to be wrong.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,11 +57,30 @@ class Limits(NamedTuple):
     most: int = 1000
 
 
+class Around:
+    """A call that needs something set up before it and put back after it, such as the modules of another commit.
+
+    Called by itself it does both. A :class:`Lane` does both once a sample, outside the clock, and times the bare call.
+
+    Args:
+        call: the work alone.
+        setting: makes the context that it needs; all calls of a lane share one.
+    """
+
+    def __init__(self, call: Call, setting: Callable[[], AbstractContextManager[Any]]):
+        self.call, self.setting = call, setting
+
+    def __call__(self) -> Any:
+        """The work in its setting."""
+        with self.setting():
+            return self.call()
+
+
 class Lane:
     """One way of doing the work: calls on different copies of the inputs, taking turns, timed by the host's clock.
 
     Args:
-        calls: at least one callable; its result is let go.
+        calls: at least one callable, all of them :class:`Around` or none; its result is let go.
         synchronize: waits until the device has done what it was given.
         cold: whether the copies are so many that each call finds its inputs outside the caches.
         sample: seconds of work in a sample at the least.
@@ -70,16 +89,19 @@ class Lane:
     def __init__(
         self, calls: Sequence[Call], synchronize: Call = lambda: None, cold: bool = False, sample: float = 1e-4
     ):
-        self.calls, self.synchronize, self.cold, self.seconds = calls, synchronize, cold, sample
+        self.calls = [each.call if isinstance(each, Around) else each for each in calls]
+        self.setting = calls[0].setting if isinstance(calls[0], Around) else nullcontext
+        self.synchronize, self.cold, self.seconds = synchronize, cold, sample
         self.samples: list[float] = []
         self.turn, self.inner = 0, 1
-        begin = time.perf_counter()
-        self.next()
-        synchronize()
-        self.first_call = time.perf_counter() - begin
-        for _ in range(3):  # the first of them still loads and allocates
-            once = self._sample()
-            self.inner = self.calls_of(once)
+        with self.setting():
+            begin = timer.clock()
+            self.next()
+            synchronize()
+            self.first_call = timer.clock() - begin
+            for _ in range(3):  # the first of them still loads and allocates
+                once = self._sample()
+                self.inner = self.calls_of(once)
 
     def calls_of(self, once: float) -> int:
         """Calls in a sample, for a call of so many seconds."""
@@ -92,15 +114,16 @@ class Lane:
 
     def sample(self) -> float:
         """Seconds a call, kept."""
-        self.samples.append(self._sample())
+        with self.setting():
+            self.samples.append(self._sample())
         return self.samples[-1]
 
     def _sample(self) -> float:
-        begin = time.perf_counter()
+        begin = timer.clock()
         for _ in range(self.inner):
             self.next()
         self.synchronize()
-        return (time.perf_counter() - begin) / self.inner
+        return (timer.clock() - begin) / self.inner
 
     def timing(self, stopped: str) -> Timing:
         """The samples so far as a row's times."""
@@ -116,7 +139,7 @@ def compare(first: Lane, second: Lane, limits: Limits = Limits()) -> Pair:  # no
         limits: when to stop, and what effect matters.
     """
     ratios: list[float] = []
-    begin, look, stopped = time.perf_counter(), limits.least, "time"
+    begin, look, stopped = timer.clock(), limits.least, "time"
     with timer.no_collector():
         while len(ratios) < limits.most:
             if len(ratios) % 2:  # so that neither always comes second
@@ -124,7 +147,7 @@ def compare(first: Lane, second: Lane, limits: Limits = Limits()) -> Pair:  # no
             else:
                 one, other = first.sample(), second.sample()
             ratios.append(other / max(one, 1e-12))
-            over = time.perf_counter() - begin > limits.seconds
+            over = timer.clock() - begin > limits.seconds
             if len(ratios) < limits.least or not (over or len(ratios) >= look):
                 continue
             look = len(ratios) + max(1, len(ratios) // 3)

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpunet import dispatch
 from gpunet.dispatch import Kernel, Work
-from gpunet.measure import calls, guard, loop, machine, progress, proof, roof, timer, variation
+from gpunet.measure import calls, guard, loop, machine, progress, proof, roof, split, threads, timer, variation
 from gpunet.measure.calls import Case, suites
 from gpunet.measure.proof import Verdict
 from gpunet.measure.rows import Proof, Roof, Row, Timing
@@ -43,7 +43,7 @@ def prove_all(session: Session) -> None:
 def _prove_size(session: Session, op: str, size: Any, dtype: str) -> set[tuple[str, str]]:
     """Proves all kernels that one size reaches; returns those that took it, as (kernel, device)."""
     took = set()
-    cases = _captured(session, op, size, dtype, session.options.seed)
+    cases = captured(session, op, size, dtype, session.options.seed)
     if size.tier == "proof":
         cases += _at_other_extents(op, size, dtype, session.options.seed)
     for case in cases:
@@ -58,7 +58,7 @@ def _prove_size(session: Session, op: str, size: Any, dtype: str) -> set[tuple[s
     return took
 
 
-def _captured(session: Session, op: str, size: Any, dtype: str, seed: int) -> list[Case]:
+def captured(session: Session, op: str, size: Any, dtype: str, seed: int) -> list[Case]:
     """The calls of one size, each label once; none, and a failed proof, if the public function raises."""
     try:
         found = calls.capture(suites.load(op), size, dtype, seed, second=size.tier == "proof")
@@ -136,9 +136,9 @@ def _time_tasks(session: Session, lanes: Sequence[Lane], tasks: Sequence[tuple[s
                 session.note(f"timing stopped for lack of time with {left} of {len(tasks)} sizes left: see --budget")
                 return
             step(f"{op} {size.name} {dtype}")
-            if _fits(session, op, size, dtype):
+            if fits(session, op, size, dtype):
                 share = session.budget.left / (len(tasks) - done)
-                session.report.rows.extend(_time_size(session, lanes, op, size, dtype, share))
+                session.report.rows.extend(time_size(session, lanes, op, size, dtype, share))
             session.save()
 
 
@@ -153,7 +153,8 @@ def _tiers(session: Session, lanes: Sequence[Lane]) -> tuple[str, ...]:
     return ("quick", "standard")
 
 
-def _fits(session: Session, op: str, size: Any, dtype: str) -> bool:
+def fits(session: Session, op: str, size: Any, dtype: str) -> bool:
+    """Whether memory suffices for a size; a note says so if it does not."""
     needed = size.elements * np.dtype(dtype).itemsize * COPIES_AT_WORK
     if needed <= machine.memory()["available"]:
         return True
@@ -161,16 +162,32 @@ def _fits(session: Session, op: str, size: Any, dtype: str) -> bool:
     return False
 
 
-def _time_size(session: Session, lanes: Sequence[Lane], op: str, size: Any, dtype: str, share: float) -> Iterator[Row]:
-    """The rows of one size, within about ``share`` seconds."""
+def time_size(session: Session, lanes: Sequence[Lane], op: str, size: Any, dtype: str, share: float) -> Iterator[Row]:
+    """The rows of one size, within about ``share`` seconds; on the processor one for each number of threads asked for.
+
+    Args:
+        session: the run.
+        lanes: where to time.
+        op: whose suite the size is of.
+        size: one of its sizes.
+        dtype: "float32" or "float64".
+        share: seconds, proofs included.
+    """
     seed = session.options.seed
-    cases = _captured(session, op, size, dtype, seed + 10)
-    after = {(each.phase, each.label): each for each in _captured(session, op, size, dtype, seed + 20)}
-    pairs = [(case, lane, kernel) for case in cases for lane in lanes for kernel in _contestants(session, case, lane)]
+    cases = captured(session, op, size, dtype, seed + 10)
+    after = {(each.phase, each.label): each for each in captured(session, op, size, dtype, seed + 20)}
+    todo = [
+        (case, lane, kernel, count)
+        for case in cases
+        for lane in lanes
+        for kernel in _contestants(session, case, lane)
+        for count in threads.counts(lane.device, session.options.threads)
+    ]
     # Half of the share goes to proofs and copies.
-    seconds = max(FEWEST_SECONDS, min(MOST_SECONDS, 0.5 * share / max(1, len(pairs))))
-    for case, lane, kernel in pairs:
-        row = time_kernel(session, case, after.get((case.phase, case.label)), lane, kernel, seconds)
+    seconds = max(FEWEST_SECONDS, min(MOST_SECONDS, 0.5 * share / max(1, len(todo))))
+    for case, lane, kernel, count in todo:
+        with threads.limited(count):
+            row = time_kernel(session, case, after.get((case.phase, case.label)), lane, kernel, seconds, count)
         if row is not None:
             yield row
 
@@ -189,7 +206,7 @@ def _contestants(session: Session, case: Case, lane: Lane) -> list[Kernel]:
 
 
 def time_kernel(
-    session: Session, case: Case, fresh: Case | None, lane: Lane, kernel: Kernel, seconds: float
+    session: Session, case: Case, fresh: Case | None, lane: Lane, kernel: Kernel, seconds: float, count: int = 0
 ) -> Row | None:
     """One row: proof on small sizes and on this one, time on other inputs, and proof again on inputs not seen before.
 
@@ -200,6 +217,7 @@ def time_kernel(
         lane: where it runs.
         kernel: any kernel of the case's entry.
         seconds: for the clock.
+        count: threads that the pools have now, for the row; 0 for all.
 
     Returns:
         The row, or None if a proof failed or the timed calls were not what was proved.
@@ -221,7 +239,12 @@ def time_kernel(
     if after.status != "passed":
         return None
     slower = loop.slower_in_proof(min(before.later_call, after.first_call), timing)
-    return _failed(session, case, lane, kernel, slower) if slower else _row(session, case, lane, kernel, timing, before)
+    if slower:
+        return _failed(session, case, lane, kernel, slower)
+    row = _row(session, case, lane, kernel, timing, before)
+    row.threads = count
+    row.launch, row.copy_in, row.copy_out, row.peak = split.split(fresh, kernel, lane.device)
+    return row
 
 
 def _failed(session: Session, case: Case, lane: Lane, kernel: Kernel, reason: str) -> None:
@@ -238,7 +261,7 @@ def _proved_on_small_sizes(session: Session, case: Case, lane: Lane, kernel: Ker
     key = (kernel.name, str(lane.device), case.dtype)
     if key not in session.small:
         for size in suites.sizes(case.op, ("proof",)):
-            cases = _captured(session, case.op, size, case.dtype, session.options.seed)
+            cases = captured(session, case.op, size, case.dtype, session.options.seed)
             for each in [*cases, *_at_other_extents(case.op, size, case.dtype, session.options.seed)]:
                 if each.entry == kernel.entry:
                     _prove(session, each, kernel, lane)

@@ -183,8 +183,16 @@ def dirty_memory(case: Case, device: Device, value: float) -> None:
     for wanted in case.expected:
         dtype = np.dtype(case.dtype) if wanted.dtype.kind == "f" else wanted.dtype
         fill = value if dtype.kind == "f" else 119 if dtype.kind in "iu" else 1
-        blocks += [device.xp.full(wanted.shape, fill, dtype) for _ in range(DIRTY if wanted.nbytes < LARGE else 1)]
+        count = DIRTY if wanted.nbytes < LARGE else 1
+        blocks += [device.xp.full(wanted.shape, fill, dtype) for _ in range(count)]
+        blocks += [_filled(wanted.shape, dtype, device, fill) for _ in range(count)]  # what launchers get theirs from
     blocks.clear()
+
+
+def _filled(shape: tuple[int, ...], dtype: Any, device: Device, fill: float) -> Any:
+    block = devices.empty(shape, dtype, device.xp)
+    block[...] = fill
+    return block
 
 
 def write(values: tuple[Any, ...], arrays: tuple[Any, ...], device: Device) -> None:

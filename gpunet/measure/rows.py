@@ -4,10 +4,10 @@ Every record becomes a dictionary of numbers, strings and lists. A number that i
 JSON has no word for it. Fields may join within a version; a field that changes its meaning raises VERSION.
 """
 
+import glob
 import json
 import math
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -274,17 +274,48 @@ def _make(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file by way of a temporary one beside it and a rename, which is one step for any reader."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+    """Writes a file by way of a temporary one beside it and a rename, which is one step for any reader.
+
+    A process that is killed in between leaves its temporary file; whoever writes the same file next removes it. A
+    device or a pipe is written to directly.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        return
+    path = path.resolve()  # a link stays a link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_over(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    finally:  # also when Ctrl-C came in between
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Removes temporary files of ``path`` whose process is no more, and one of this process's own number."""
+    for each in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = each.name.removesuffix(".tmp").rpartition(".")[2]
+        if number.isdigit() and not _is_running(int(number)):
+            each.unlink(missing_ok=True)
+
+
+def _is_running(number: int) -> bool:
+    """Whether another process has this number; True where the system cannot be asked without harm."""
+    if number == os.getpid():
+        return False
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _plain(value: Any) -> Any:

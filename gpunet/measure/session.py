@@ -13,8 +13,8 @@ from gpunet.measure import info, machine, progress
 from gpunet.measure.calls import suites
 from gpunet.measure.rows import Report, Roof
 
-PARTS = ("proof", "time", "training")
-BUDGET = 80.0
+PARTS = ("proof", "time", "against", "sweep", "steps", "training")
+BUDGET = 160.0
 DTYPES = ("float32", "float64")
 BUSY = 0.1  # share of the cores at work for others from which the report says so
 SAVE_EVERY = 2.0  # seconds between two writes of the report while it grows
@@ -31,20 +31,24 @@ class Options:
     full: bool = False
     """Every size that suits the devices here, both dtypes, every variant, all images, five epochs."""
     budget: float | None = None
-    """Seconds for everything; None for 80 in the quick pass and no limit with ``full``."""
+    """Seconds for everything; None for 160 in the quick pass and no limit with ``full``."""
     device: str | None = None
     """"cpu", "cuda", "cuda:N" or "sim" alone; None or "auto" for all that can run."""
     seed: int = 0
     out: Path | None = Path("gpunet-report")
     """Folder of report.json and report.html; None writes no file."""
     parts: tuple[str, ...] = PARTS
-    """Which of proof, time and training to do."""
+    """Which to do: proof, time, against (pairs with rivals), sweep, steps, training."""
+    against: tuple[str, ...] = ("numpy",)
+    """What the chosen kernels are timed in turns with: see :func:`gpunet.measure.against.rivals`."""
     ops: tuple[str, ...] | None = None
     """Ops to look at; None for all."""
     tiers: tuple[str, ...] | None = None
     """Tiers of sizes to time; None for "quick", and with ``full`` every tier that suits the devices."""
     dtypes: tuple[str, ...] | None = None
     """Dtypes to time; None for float32, and with ``full`` for both. Proofs are always in both."""
+    threads: tuple[int, ...] = (0,)
+    """Numbers of threads to time the processor's kernels with; 0 is all."""
     quiet: bool = False
     """Show nothing."""
 
@@ -54,6 +58,8 @@ class Options:
             wrong = [each for each in getattr(self, name) or () if each not in choices]
             if wrong:
                 raise ArgumentError(f"compare: {name} must be among {', '.join(choices)}, got {wrong[0]!r}")
+        if any(count < 0 for count in self.threads):
+            raise ArgumentError(f"compare: threads must be 0 for all, or more, got {min(self.threads)}")
         if self.budget is not None and not self.budget > 0:
             raise ArgumentError(f"compare: budget must be above 0 seconds, got {self.budget}; None is no limit")
 

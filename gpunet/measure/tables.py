@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from gpunet.measure import break_even
+from gpunet.measure.curves import BreakEven, Step, Sweep
 from gpunet.measure.rows import Curve, Proof, Report, Row
 
 
@@ -18,8 +20,9 @@ def seconds_text(value: float | None) -> str:
 
 
 def lane_of(row: Row | Proof) -> str:
-    """Device and backend of a row."""
-    return f"{row.device} {row.backend}"
+    """Device and backend of a row, and the threads where they were told apart."""
+    count = row.threads if isinstance(row, Row) else 0
+    return f"{row.device} {row.backend}" + (f", {count} thread{'s' if count > 1 else ''}" if count else "")
 
 
 def lanes(rows: Sequence[Row | Proof]) -> list[str]:
@@ -39,10 +42,21 @@ def show(screen: Any, report: Report) -> None:
     """Prints what a run found."""
     if report.rows:
         screen.print(times(report.rows))
+    if report.ratios:
+        from gpunet.measure import beside
+
+        for line in beside.mean_lines(report):
+            screen.print(line, markup=False)
+    for line in break_even_lines(report):
+        screen.print(line, markup=False)
+    if report.steps:
+        screen.print(steps(report.steps))
     for line in proof_lines(report.proofs):
         screen.print(line, markup=False)
     for each in report.training:
         screen.print(curve_line(each), markup=False)
+    for line in target_lines(report.training):
+        screen.print(line, markup=False)
     for each in report.agreement:
         screen.print(
             f"losses of {each.first} and {each.second}: apart by {each.early:.1e} in the first ten steps, "
@@ -160,3 +174,99 @@ def verdict(report: Report) -> str:
     if not report.complete:
         return f"{done}; the run was interrupted"
     return f"{done}; none failed, none is impossible"
+
+
+# ------------------------------------------------------------------------------- sweeps, steps, time to an accuracy
+
+
+def sweeps(found: Sequence[Sweep]) -> Any:
+    """The table of sweeps: a line for each entry and lane, with the smallest, a middle and the largest size."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="median time of a call over sizes, with the size N", title_justify="left")
+    for name in ("entry", "lane", "smallest", "middle", "largest", "with copies"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("entry", "lane") else "right")
+    last = ""
+    for each in found:
+        if not each.points:
+            continue
+        chosen = [each.points[k] for k in (0, len(each.points) // 2, -1)]
+        cells = [f"{seconds_text(point.median)} at {break_even.size_text(point.n)}" for point in chosen]
+        entry = each.entry if each.dtype == "float32" else f"{each.entry} {each.dtype}"
+        copied = seconds_text(chosen[-1].copied) if chosen[-1].copied is not None else "-"
+        table.add_row("" if entry == last else escape(entry), escape(_lane_of_sweep(each)), *cells, copied)
+        last = entry
+    return table
+
+
+def _lane_of_sweep(sweep: Sweep) -> str:
+    day = sweep.time.partition("T")[0] or "on an unknown day"
+    return break_even.lane_name(sweep) + (f", {sweep.machine}, {day}" if sweep.machine else "")
+
+
+def break_even_lines(report: Report) -> list[str]:
+    """What to conclude of the sweeps: a sentence each, and one for all entries where two lanes are not surely apart.
+
+    Numbers of threads against each other are left to the page.
+    """
+    found = [each for each in report.break_even if each.near.partition(" on ")[0] != each.far.partition(" on ")[0]]
+    axes = {each.op: each.axis for each in report.sweeps}
+    lines = [each.words for each in found if not _alike(each)]
+    groups: dict[tuple[str, str], list[str]] = {}
+    for each in found:
+        if _alike(each):
+            entry = f"{each.entry} with copies" if each.copies else each.entry
+            groups.setdefault((each.near, each.far), []).append(entry)
+    lines += [f"{a} and {b} are not surely apart at any size tried: {', '.join(of)}" for (a, b), of in groups.items()]
+    named = [f"{op}: {axis}" for op, axis in axes.items() if any(each.op == op for each in found)]
+    return [*lines, f"N is, for {'; '.join(named)}"] if lines else []
+
+
+def _alike(found: BreakEven) -> bool:
+    """Whether neither lane is surely faster at any size."""
+    return found.low is None and found.high is None and "not surely apart" in found.words
+
+
+def steps(found: Sequence[Step]) -> Any:
+    """The table of training steps: a line for each network and lane, a column for each part."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    parts = tuple(dict.fromkeys(each.part for each in found))
+    table = Table(title="training steps: median, with half the distance of its 95 % interval", title_justify="left")
+    for name in ("network", "lane", "threads"):
+        table.add_column(name)
+    for name in parts:
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, str, int], dict[str, Step]] = {}
+    for each in found:
+        groups.setdefault((each.model, each.lane, each.threads), {})[each.part] = each
+    for (model, lane, threads), of in groups.items():
+        count = str(threads or "all") if next(iter(of.values())).device == "cpu" else "-"
+        batch = next(iter(of.values())).batch_size
+        cells = (_step_text(of.get(part)) for part in parts)
+        table.add_row(escape(f"{model}, batch {batch}"), escape(lane), count, *cells)
+    return table
+
+
+def _step_text(step: Step | None) -> str:
+    if step is None:
+        return "-"
+    half = 50 * (step.high - step.low) / (step.median or 1.0)
+    return f"{seconds_text(step.median)} ±{half:.0f}%"
+
+
+def target_lines(curves: Sequence[Curve]) -> list[str]:
+    """How long each training run took to its target: a line for each target.
+
+    Example:
+        >>> from gpunet.measure import tables
+        >>> from gpunet.measure.rows import Curve
+        >>> curve = Curve("cpu", "cpu", [], [1.0], 0.8, 1.0, 32, 1, 1, 1.0, 1.0, "", target=0.7, seconds_to_target=3.14)
+        >>> tables.target_lines([curve])
+        ['to 70 % right: cpu 3.1 s']
+    """
+    from gpunet.measure import training
+
+    return training.words(curves)

@@ -45,6 +45,7 @@ LADDER: dict[str, str] = {
     "split": "a channel over several blocks, so that few channels fill the GPU; statistics in one pass, merged by Chan",
     "vectorised": "the same with 16 bytes at a time",
     "resident": "a channel that fits into shared memory is read once, and one launch does it all",
+    "columns": "a vector takes neighbouring channels, where each has few values in an image; for the processor",
 }
 
 ENTRIES: dict[str, str] = {

@@ -43,6 +43,7 @@ LADDER: dict[str, str] = {
     "warp": "lanes of a warp share the few classes of a position and keep them in registers, 16 bytes a load",
     "block": "a block takes a position's many classes in one pass, maximum and sum together, 16 bytes a load",
     "split": "several blocks share each of a few positions, and a second kernel puts their sums together",
+    "vectorised": "a vector takes neighbouring classes of a position, which stay in the cache; for the processor",
 }
 
 ENTRIES: dict[str, str] = {

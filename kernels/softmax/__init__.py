@@ -31,6 +31,7 @@ LADDER: dict[str, str] = {
     "warp": "lanes of a warp share a short row and keep it in registers: it is read once, 16 bytes a load",
     "block": "a block shares a row, kept in registers up to 128 KB; longer ones give maximum and sum in one pass",
     "split": "several blocks share each of a few long rows, and a second kernel puts their sums together",
+    "vectorised": "a vector takes neighbours in a row, which stays in the cache: a row at a time; for the processor",
 }
 
 ENTRIES: dict[str, str] = {

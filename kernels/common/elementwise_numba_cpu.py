@@ -1,0 +1,69 @@
+"""What the element-wise kernels share on the processor: arrays as one axis, and a walk over them in pieces."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunet.cpu.threads import get_num_threads, ranges, run
+
+from .launching import contiguous, is_real
+
+SMALLEST, LARGEST = 2**16, 2**18  # elements of a task: some 10 microseconds of work, a few times what it costs to begin
+FEW = 2**12  # elements: below, NumPy has done a single pass before a compiled kernel has looked at its arguments
+
+
+class _Open:
+    """The memory of an array as NumPy sees it, with no word on whether it may be written."""
+
+    __slots__ = ("__array_interface__", "array")
+
+    def __init__(self, array: np.ndarray):
+        self.array = array  # kept alive by whoever looks at its memory
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
+def in_rows(array: np.ndarray) -> np.ndarray:
+    """``array`` in C order, itself or a copy.
+
+    Numba compiles a kernel a second time for memory that may not be written; as kernels leave their inputs alone, they
+    do not get to know.
+    """
+    array = contiguous(array)
+    return array if array.flags.writeable else np.asarray(_Open(array))
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """``array`` in C order as one axis."""
+    return in_rows(array).reshape(-1)
+
+
+def over_pieces(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[Any, ...] = ()) -> None:
+    """Calls ``walk(*arrays, *numbers)`` for pieces of the arrays, all of one axis and size, on all threads."""
+    parts = pieces(arrays[0].size)
+    if len(parts) == 1:
+        walk(*arrays, *numbers)
+    else:
+        run(lambda task: walk(*[each[parts[task]] for each in arrays], *numbers), len(parts))
+
+
+def pieces(size: int) -> list[slice]:
+    """The tasks of ``size`` elements: about eight or more, each of whole words of 32 elements but for the last.
+
+    One thread gets all at once: where each element is computed by itself, cutting changes nothing but the time.
+    """
+    if size <= SMALLEST or get_num_threads() == 1:
+        return [slice(0, size)]
+    grain = min(max(1 << (size // 8).bit_length() - 1, SMALLEST), LARGEST)
+    return [slice(*each) for each in ranges(size, grain)]
+
+
+def real(*arrays: Any, **_: Any) -> bool | str:
+    """Whether the floating-point arrays are all float32, or all float64."""
+    return is_real(*arrays)
+
+
+def many(*arrays: Any, **_: Any) -> bool | str:
+    """Whether there is enough to do to be worth the call."""
+    size = arrays[0].size
+    return size >= FEW or f"it pays only from {FEW} elements on, got {size}"

@@ -1,0 +1,110 @@
+"""relu on Numba for the processor: loops that LLVM turns into vector instructions, shared out among threads."""
+# op: gpunet/ops/relu.py
+#
+# task    a piece of 65,536 elements or more, over_pieces in kernels/common/elementwise_numba_cpu.py
+# lanes   as many as the processor's vectors hold; of the mask 32, a word
+# reads   each input once, in order
+# needs   arrays in rows; others are copied first
+
+import numpy as np
+
+from gpunet.cpu.jit import compiled
+from gpunet.cpu.threads import run
+from gpunet.devices import empty
+from gpunet.dispatch import kernel
+
+from ..common.elementwise_numba_cpu import flat, many, over_pieces, pieces, real
+from ..common.shapes import cdiv
+
+BITS = 32  # of a word
+
+
+@compiled
+def relu_forward_vectorised_loop(y, x):
+    """Written as a comparison, so a NaN, which is not below zero, goes through."""
+    zero = x.dtype.type(0)
+    for i in range(y.size):
+        y[i] = zero if x[i] < zero else x[i]
+
+
+@kernel("relu.forward", backend="numba_cpu", variant="vectorised", when=real, pays=many)
+def relu_forward_vectorised(x):
+    """One vector of elements at a time."""
+    y = empty(x.shape, x.dtype)
+    over_pieces(relu_forward_vectorised_loop, y.reshape(-1), flat(x))
+    return y
+
+
+@compiled
+def relu_grad_x_vectorised_loop(gx, gy, y):
+    """Both sides are at hand, so no branch."""
+    zero = gy.dtype.type(0)
+    for i in range(gx.size):
+        gx[i] = zero if y[i] <= zero else gy[i]
+
+
+@kernel("relu.grad_x", backend="numba_cpu", variant="vectorised", when=real)
+def relu_grad_x_vectorised(gy, y):
+    """One vector of elements at a time."""
+    gx = empty(y.shape, y.dtype)
+    over_pieces(relu_grad_x_vectorised_loop, gx.reshape(-1), flat(gy), flat(y))
+    return gx
+
+
+@compiled
+def relu_forward_mask_vectorised_loop(y, mask, x):
+    """Word by word, each 32 turns that LLVM unrolls to a few vectors; bits beyond the last element stay 0."""
+    zero, one = x.dtype.type(0), np.uint32(1)
+    whole = x.size // BITS
+    for w in range(whole):
+        word = np.uint32(0)
+        for b in range(BITS):
+            v = x[w * BITS + b]
+            y[w * BITS + b] = zero if v < zero else v
+            word |= np.uint32(0) if v <= zero else one << np.uint32(b)
+        mask[w] = word
+    if whole < mask.size:
+        word = np.uint32(0)
+        for i in range(whole * BITS, x.size):
+            y[i] = zero if x[i] < zero else x[i]
+            word |= np.uint32(0) if x[i] <= zero else one << np.uint32(i - whole * BITS)
+        mask[whole] = word
+
+
+@kernel("relu.forward_mask", backend="numba_cpu", variant="vectorised", when=real)
+def relu_forward_mask_vectorised(x):
+    """One word of the mask at a time, 32 elements."""
+    y, mask = empty(x.shape, x.dtype), empty((cdiv(x.size, BITS),), np.uint32)
+    _with_words(relu_forward_mask_vectorised_loop, y.reshape(-1), mask, flat(x))
+    return y, mask
+
+
+@compiled
+def relu_grad_x_mask_vectorised_loop(gx, mask, gy):
+    """Word by word; the last one may be cut short."""
+    zero, one = gy.dtype.type(0), np.uint32(1)
+    whole = gy.size // BITS
+    for w in range(whole):
+        word = mask[w]
+        for b in range(BITS):
+            gx[w * BITS + b] = gy[w * BITS + b] if word & one << np.uint32(b) else zero
+    for i in range(whole * BITS, gy.size):
+        gx[i] = gy[i] if mask[whole] & one << np.uint32(i - whole * BITS) else zero
+
+
+@kernel("relu.grad_x_mask", backend="numba_cpu", variant="vectorised", when=real)
+def relu_grad_x_mask_vectorised(gy, mask):
+    """One word of the mask at a time, 32 elements."""
+    gx = empty(gy.shape, gy.dtype)
+    _with_words(relu_grad_x_mask_vectorised_loop, gx.reshape(-1), flat(mask), flat(gy))
+    return gx
+
+
+def _with_words(walk, out, mask, array):
+    """Calls ``walk(out, mask, array)`` for pieces of whole words, on all threads."""
+    parts = pieces(out.size)
+    words = [slice(each.start // BITS, cdiv(each.stop, BITS)) for each in parts]
+    if len(parts) == 1:
+        walk(out, mask, array)
+    else:
+        run(lambda task: walk(out[parts[task]], mask[words[task]], array[parts[task]]), len(parts))
