@@ -20,6 +20,7 @@ from gpunet.measure import pairs
 peers: Any = importlib.import_module("gpunet.bench.peers")
 commits: Any = importlib.import_module("gpunet.bench.peers.commits")
 
+MARK_FILE = "/".join(("gpunet", "_mark.py"))  # of the other tree alone
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = "kernels/relu/relu_numpy.py"
 HONEST = "    return np.maximum(x, 0)\n"
@@ -30,15 +31,15 @@ EDITS = {
     "wrong": ("    return np.maximum(x, 1)\n", {}),
     "lazy": (
         "    from gpunet._mark import MARK\n\n    return np.full_like(x, MARK)\n",
-        {"gpunet/_mark.py": "MARK = 7.0\n"},
+        {MARK_FILE: "MARK = 7.0\n"},
     ),
     "numba_five": (
         "    from gpunet._mark import filled\n\n    return filled(x)\n",
-        {"gpunet/_mark.py": NUMBA.format(5)},
+        {MARK_FILE: NUMBA.format(5)},
     ),
     "numba_six": (
         "    from gpunet._mark import filled\n\n    return filled(x)\n",
-        {"gpunet/_mark.py": NUMBA.format(6)},
+        {MARK_FILE: NUMBA.format(6)},
     ),
     "broken": (HONEST, {}),
     "other_parameters": (HONEST, {}),
