@@ -228,3 +228,19 @@ def test_the_difference_is_a_sentence():
     assert nvbench.difference("x", timing(4e-6), nvbench.Opinion(3e-6)).endswith("-25.0 %; they do not agree")
     assert "were in the cache" in nvbench.difference("x", timing(4e-6, "hot"), nvbench.Opinion(4e-6))
     assert nvbench.difference("x", timing(1.0), nvbench.Opinion(None, "why")) == "no second opinion on x: why"
+
+
+def test_a_row_of_the_processor_gets_the_reason_once():
+    from types import SimpleNamespace
+
+    from gpunet.measure import calls, rows, session
+
+    now = session.Session(SimpleNamespace(), None, rows.Report(), None)  # type: ignore[arg-type]
+    size = calls.suites.sizes("relu", ("proof",))[0]
+    cases = calls.capture(calls.suites.load("relu"), size, "float32", 0)
+    found = [
+        SimpleNamespace(device="cpu", phase=c.phase, entry=c.label, backend="numpy", variant="reference", size="s")
+        for c in cases
+    ]
+    nvbench.opinions(now, found, cases)  # type: ignore[arg-type]
+    assert now.report.notes == ["nvbench: nvbench measures GPUs alone, and cpu is none"]

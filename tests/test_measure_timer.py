@@ -1,6 +1,7 @@
 """The clock and the roof: what they report of calls whose length is known. Nothing here depends on a fast machine."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> timer._Lo
     """A loop whose samples are given instead of timed, by a clock that moves by what they take."""
     now = [0.0]
     times = iter(seconds)
-    loop = timer._Loop([nothing], nothing, None)
+    loop = timer._Loop([nothing], nothing, None, None)
 
     def sample(count: int, closing: bool = False) -> float:
         took = next(times)
@@ -270,3 +271,81 @@ def test_what_stands_between_the_samples_is_told_of_each_and_given_the_last():
     assert len(between.last) == timer.CLOSING
     assert all(turn == result for turn, result in between.last)
     assert found.median < 0.002
+
+
+# -------------------------------------------------------------------------------------------------- a device's clock
+
+
+class Device:
+    """A device that does what it is given later, and knows how long it took: calls are queued, then waited for."""
+
+    def __init__(self, each: float):
+        self.each, self.queue, self.marks, self.now = each, 0, [], 0.0
+        self.started: list[int] = []
+
+    def call(self) -> None:
+        self.queue += 1
+
+    def start(self, count: int) -> None:
+        assert self.queue == 0
+        self.started.append(count)
+
+    def stop(self) -> None:
+        self.marks.append(self.queue)
+
+    def synchronize(self) -> None:
+        self.now += self.queue * self.each
+        self.queue = 0
+
+    def seconds(self) -> float:
+        assert self.queue == 0, "asked before the device was waited for"
+        return self.marks[-1] * self.each
+
+
+def test_a_devices_own_clock_gives_the_samples():
+    device = Device(2.5)  # "seconds" that the host never sees pass
+    limits = timer.Limits(warmup=0.001, min_time=0.005, max_time=0.1)
+    found = timer.measure([device.call], device.synchronize, limits, stopwatch=device)
+    assert (found.median, found.low, found.high, found.first_call) == (2.5, 2.5, 2.5, 2.5)
+    assert found.stopped == "noise"
+    assert device.started[-1] == found.inner
+    assert len(device.started) == len(device.marks)
+
+
+class _Event:
+    """An event of a stream: its time is that of the work handed over before it."""
+
+    def __init__(self, stream: "_Stream"):
+        self.stream, self.at = stream, -1.0
+
+    def record(self) -> None:
+        self.at = self.stream.now
+
+    def synchronize(self) -> None:
+        self.stream.waited = True
+
+
+class _Stream:
+    def __init__(self) -> None:
+        self.now, self.waited, self.waits = 0.0, False, []
+
+
+def test_the_gpus_stopwatch_marks_both_ends_and_covers_the_launches(monkeypatch: pytest.MonkeyPatch):
+    from gpunet.measure import events
+
+    stream = _Stream()
+    probes = SimpleNamespace(wait=lambda grid, block, arguments: stream.waits.append(arguments[1]))
+    monkeypatch.setattr(events, "_probes", lambda: probes)
+    cuda = SimpleNamespace(Event=lambda: _Event(stream), get_elapsed_time=lambda begin, end: (end.at - begin.at) * 1e3)
+    device = SimpleNamespace(xp=SimpleNamespace(zeros=np.zeros, cuda=cuda))
+    watch = events.Stopwatch(device)  # type: ignore[arg-type]
+    ticks = iter([10.0, 10.5, 20.0, 20.25])
+    monkeypatch.setattr(events.timer, "clock", lambda: next(ticks))
+    watch.start(5)
+    stream.now += 0.75  # five calls on the device
+    watch.stop()
+    assert watch.seconds() == pytest.approx(0.75)
+    assert stream.waited
+    assert watch.handed == pytest.approx(0.1)  # half a second for five
+    watch.start(10)
+    assert stream.waits[-1] == pytest.approx(1e9 * (1e-4 + 1.5 * 0.1 * 10))

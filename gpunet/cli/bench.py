@@ -42,6 +42,8 @@ def bench_part(parser: argparse.ArgumentParser) -> None:
     told = "training steps of LeNet-5 and the reference CNN instead, in turns with --against torch"
     parser.add_argument("--steps", action="store_true", help=told)
     parser.add_argument("--budget", type=at_least(float, 1), metavar="S", help="seconds for --sweep or --steps (60)")
+    told = "on a GPU: NVIDIA's nvbench times each row too, and the difference is printed (pip install cuda-bench)"
+    parser.add_argument("--nvbench", action="store_true", help=told)
     parser.add_argument("--host", action="store_true", help="what a launch costs the host, step by step, instead")
     parser.set_defaults(run=bench)
 
@@ -112,7 +114,7 @@ def _prepared(args: argparse.Namespace) -> tuple[Any, Sequence[str], list[Kernel
 
 def _time(now: Any, ops: Sequence[str], args: argparse.Namespace, mine: Sequence[Kernel], rivals: Any) -> None:
     """Times the ops; a user's kernels in turns with the project's, the chosen ones in turns with the rivals."""
-    from gpunet.measure import against, pairs, passes, progress
+    from gpunet.measure import against, nvbench, pairs, passes, progress
     from gpunet.measure import own as users
     from gpunet.measure.calls import suites
 
@@ -127,6 +129,8 @@ def _time(now: Any, ops: Sequence[str], args: argparse.Namespace, mine: Sequence
                     now.report.rows.append(row)
                 rows = now.report.rows[before:]
                 users.compare(now, mine, rows, op, size, args.dtype)
+                if args.nvbench:
+                    nvbench.opinions(now, rows, passes.captured(now, op, size, args.dtype, now.options.seed + 10))
                 if rivals:
                     cases = passes.captured(now, op, size, args.dtype, now.options.seed + 40)
                     against.compare(now, rows, cases, rivals, limits, mine)

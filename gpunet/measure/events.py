@@ -27,6 +27,37 @@ def _probes(real: str = "float") -> Any:
     return cuda.load(str(Path(cuda.__file__).parent / "probes.cu"), real=real)
 
 
+class Stopwatch:
+    """Events on the current stream, for :func:`gpunet.measure.timer.measure`; launches are handed over while it waits.
+
+    Args:
+        device: a GPU.
+    """
+
+    def __init__(self, device: Device):
+        self.device, self.looks, self.wait = device, device.xp.zeros(1, "int64"), _probes().wait
+        self.handed = 1e-3  # seconds in which the host hands one call over; the first sample shows it
+        self.count, self.started = 1, 0.0
+        self.begin, self.end = (device.xp.cuda.Event() for _ in range(2))
+
+    def start(self, count: int) -> None:
+        """Lets the GPU wait, long enough for the host to hand over so many calls, then marks the beginning."""
+        nanoseconds = int(1e9 * (1e-4 + 1.5 * self.handed * min(count, CALLS)))
+        self.wait((1,), (1,), (self.looks, nanoseconds))
+        self.count, self.started = count, timer.clock()
+        self.begin.record()
+
+    def stop(self) -> None:
+        """Marks the end behind all calls."""
+        self.end.record()
+        self.handed = (timer.clock() - self.started) / self.count
+
+    def seconds(self) -> float:
+        """Between the two marks, on the GPU's clock."""
+        self.end.synchronize()
+        return float(self.device.xp.cuda.get_elapsed_time(self.begin, self.end)) / 1e3
+
+
 class Lane(pairs.Lane):
     """One way of doing the work on a device; on a GPU its samples are timed between events on the stream."""
 

@@ -45,7 +45,12 @@ def collect() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "processor": {"model": machine.cpu_model(), "cores": machine.cores(), "caches": machine.caches()},
+        "processor": {
+            "model": machine.cpu_model(),
+            "cores": machine.cores(),
+            "affinity": machine.affinity(),
+            "caches": machine.caches(),
+        },
         "memory": machine.memory(),
         "blas": machine.blas(),
         "settings": _settings(),

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpunet.devices import Device
 from gpunet.dispatch import Kernel
-from gpunet.measure import answers, guard, proof, timer, variation
+from gpunet.measure import answers, events, guard, proof, timer, variation
 from gpunet.measure.calls import Case, outputs
 from gpunet.measure.rows import Timing
 
@@ -53,7 +53,8 @@ class Loop:
         threads, memory, timing = guard.threads(), guard.resident(), None
         try:
             with proof.poisoned(False), guard.untouched(proof.device_modules(self.device)):
-                timing = timer.measure(self.calls, self.device.synchronize, limits, cold, self)
+                watch = events.Stopwatch(self.device) if self.device.kind == "cuda" else None
+                timing = timer.measure(self.calls, self.device.synchronize, limits, cold, self, watch)
         except (guard.TamperedError, timer.ClockError) as error:
             self.reason = self.reason or str(error)
         except Exception as error:  # as in a proof, it is the kernel's fault and must not end the run

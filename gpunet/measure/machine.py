@@ -31,6 +31,11 @@ def cores() -> int:
     return threads.cores()
 
 
+def affinity() -> list[int]:
+    """Numbers of the processors this process may run on; empty where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 @cache
 def caches() -> dict[str, int]:
     """Sizes in bytes of the first core's caches, by name: L1d, L1i, L2, L3; empty where the system does not tell."""

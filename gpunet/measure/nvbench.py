@@ -3,8 +3,7 @@
 Both clocks leave the launch out: nvbench holds the stream behind a blocking kernel while the host hands the launch
 over, and :mod:`gpunet.measure.events` does likewise, so what lies between the events is the GPU's work alone. Both are
 cold: nvbench flushes the second-level cache before each sample, gpunet takes turns on copies beyond it. What nvbench
-adds is that nobody here wrote it. It is held against times of :mod:`gpunet.measure.events`, not against those of the
-host's clock, which hold the launch too.
+adds is that nobody here wrote it.
 
 nvbench runs its benchmarks once a process, so it gets one of its own, with the same inputs; CuPy launches there on the
 stream that nvbench gives.
@@ -16,6 +15,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from gpunet.devices import Device
 from gpunet.dispatch import Kernel
 from gpunet.errors import NoKernelError
 from gpunet.measure.calls import Case
-from gpunet.measure.rows import Timing
+from gpunet.measure.rows import Row, Timing
+from gpunet.measure.session import Session
 
 SECONDS = 3.0  # nvbench stops by itself when the noise is small, and after this
 STARTING = 120.0  # beyond it for the process: importing, compiling, copying
@@ -65,6 +66,23 @@ def second_opinion(kernel: Kernel, case: Case, device: Device, seconds: float = 
     with tempfile.TemporaryDirectory(prefix="gpunet-nvbench-") as folder:
         (Path(folder) / "job").write_bytes(pickle.dumps(job))
         return _in_a_process(Path(folder), seconds)
+
+
+def opinions(session: Session, rows: Sequence[Row], cases: Sequence[Case]) -> None:
+    """A note for each row of a GPU: what nvbench says of it, or once why it says nothing.
+
+    Args:
+        session: its report gets the notes.
+        rows: of one size.
+        cases: the calls of that size.
+    """
+    known = {(each.phase, each.label): each for each in cases}
+    for row in rows:
+        device, case = devices._named(row.device), known[row.phase, row.entry]
+        kernel = next(k for k in dispatch.variants(case.entry, row.backend) if k.variant == row.variant)
+        found = second_opinion(kernel, case, device)
+        name = f"{row.entry}/{row.backend}/{row.variant}, {row.size}"
+        session.note(difference(name, row.time, found) if found.median else f"nvbench: {found.reason}")
 
 
 def _in_a_process(folder: Path, seconds: float) -> Opinion:

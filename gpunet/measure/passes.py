@@ -7,7 +7,7 @@ import numpy as np
 
 from gpunet import dispatch
 from gpunet.dispatch import Kernel, Work
-from gpunet.measure import calls, guard, loop, machine, progress, proof, roof, split, threads, timer, variation
+from gpunet.measure import calls, events, guard, loop, machine, progress, proof, roof, split, threads, timer, variation
 from gpunet.measure.calls import Case, suites
 from gpunet.measure.proof import Verdict
 from gpunet.measure.rows import Proof, Roof, Row, Timing
@@ -229,6 +229,8 @@ def time_kernel(
         return None
     fresh = fresh or case.permuted
     copies, cold = timer.copies_for(fresh.nbytes)
+    if lane.device.kind == "cuda":
+        copies, cold = events.copies_for(fresh.nbytes), True
     timed = loop.Loop(fresh, kernel, lane.device, copies)
     limits = timer.Limits(warmup=0.1 * seconds, min_time=0.3 * seconds, max_time=seconds)
     timing = timed.time(limits, cold)

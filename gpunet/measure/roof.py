@@ -38,16 +38,16 @@ def probe(device: Device, dtype: Any, seconds: float = 0.6) -> Roof:
     """Measures the roof of a device for one dtype, in about ``seconds``."""
     dtype = np.dtype(dtype)
     if device.kind == "cuda":
-        memory = cache = _device_copy(device, seconds / 2)
-        flops = _product(device, dtype, 4096, seconds / 2)
-    else:
-        with _threads(machine.cores()):
-            memory = max(_host_copy(seconds / 4), _host_read(seconds / 8))
-            cache = max(memory, _cached_copy(seconds / 8))
-            flops = _product(device, dtype, 1024, seconds / 4)
-        # Threads that wait for each other make the rate of all cores look low on a busy machine; one alone does not.
-        with _threads(1):
-            flops = max(flops, machine.cores() * _product(device, dtype, 512, seconds / 4))
+        from gpunet.measure import events
+
+        return events.roof(device, dtype.name)
+    with _threads(machine.cores()):
+        memory = max(_host_copy(seconds / 4), _host_read(seconds / 8))
+        cache = max(memory, _cached_copy(seconds / 8))
+        flops = _product(device, dtype, 1024, seconds / 4)
+    # Threads that wait for each other make the rate of all cores look low on a busy machine; one alone does not.
+    with _threads(1):
+        flops = max(flops, machine.cores() * _product(device, dtype, 512, seconds / 4))
     return Roof(str(device), dtype.name, flops, memory, cache, 1)
 
 
@@ -147,14 +147,3 @@ def _product(device: Device, dtype: np.dtype, n: int, seconds: float) -> float:
         device.synchronize()
 
     return _best(once, 2.0 * n**3, seconds)
-
-
-def _device_copy(device: Device, seconds: float) -> float:
-    source = device.asarray(np.ones(2**28 // 4, np.float32))
-    target = device.xp.empty_like(source)
-
-    def once() -> None:
-        target[...] = source
-        device.synchronize()
-
-    return _best(once, 2 * source.nbytes, seconds)

@@ -65,6 +65,22 @@ class Between(Protocol):
         ...
 
 
+class Stopwatch(Protocol):
+    """A device's own clock, started and stopped in the order of its work."""
+
+    def start(self, count: int) -> None:
+        """Called before so many calls are handed over."""
+        ...
+
+    def stop(self) -> None:
+        """Called after the last was handed over, whether the device is done or not."""
+        ...
+
+    def seconds(self) -> float:
+        """From start to stop; called once the device has been waited for."""
+        ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """When to stop; seconds."""
@@ -89,6 +105,7 @@ def measure(
     limits: Limits,
     cold: bool = False,
     between: Between | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Timing:
     """Times ``calls``, which do the same work on different copies of the inputs, taking turns.
 
@@ -98,6 +115,7 @@ def measure(
         limits: when to stop.
         cold: whether the copies are so many that each call finds its inputs outside the caches; noted in the result.
         between: told before every sample, and given the results of the last few.
+        stopwatch: of the device; its times are the samples, and the host's two clocks are held against each other only.
 
     Returns:
         Median, quartiles, interval and count, in seconds a call.
@@ -105,7 +123,7 @@ def measure(
     Raises:
         ClockError: the second clock says otherwise.
     """
-    loop = _Loop(calls, synchronize, between)
+    loop = _Loop(calls, synchronize, between, stopwatch)
     with no_collector():
         first = loop.sample(1)
         inner = _calls_in_a_sample(_warm_up(loop, limits), limits)
@@ -116,17 +134,21 @@ def measure(
                 break
             inner = _calls_in_a_sample(one, limits)  # calls were slow at first only, so samples were too short
             samples, stopped = _collect(loop, inner, limits)
-    loop.need_two_clocks_alike(samples, inner)
+    loop.need_two_clocks_alike(len(samples), inner)
     return summary(samples, stopped, inner, first, len(calls), cold)
 
 
 class _Loop:
     """The calls in turn, timed by two clocks."""
 
-    def __init__(self, calls: Sequence[Callable[[], Any]], synchronize: Callable[[], Any], between: Between | None):
-        self.calls, self.synchronize, self.between = calls, synchronize, between
+    def __init__(
+        self, calls: Sequence[Callable[[], Any]], synchronize: Callable[[], Any], between: Between | None,
+        stopwatch: Stopwatch | None,
+    ):  # fmt: skip
+        self.calls, self.synchronize, self.between, self.stopwatch = calls, synchronize, between, stopwatch
         self.turn = 0
-        self.again: list[float] = []  # the same samples by the second clock
+        self.host: list[float] = []  # the samples by the host's clock
+        self.again: list[float] = []  # and by its second clock
 
     def sample(self, count: int, closing: bool = False) -> float:
         """Seconds a call."""
@@ -136,28 +158,33 @@ class _Loop:
         self.synchronize()
         early = _second_clock()
         begin = _clock()
+        if self.stopwatch is not None:
+            self.stopwatch.start(count)
         first = result = calls[begun % len(calls)]()
         for _ in range(count - 1):
             result = calls[turn % len(calls)]()
             turn += 1
+        if self.stopwatch is not None:
+            self.stopwatch.stop()
         self.synchronize()
         end = _clock()
         late = _second_clock()
         self.turn = turn
         self.again.append((late - early) / count)
+        self.host.append((end - begin) / count)
         if closing and self.between is not None:
             self.between.after(begun, first)  # the first call met new inputs for certain, the last is another of them
             if count > 1:
                 self.between.after(turn - 1, result)
-        return (end - begin) / count
+        return self.host[-1] if self.stopwatch is None else self.stopwatch.seconds() / count
 
     def median_again(self, count: int) -> float:
         """Median of the last ``count`` samples by the second clock, which decides how many calls are made."""
         return float(np.median(self.again[-count:]))
 
-    def need_two_clocks_alike(self, samples: Sequence[float], inner: int) -> None:
+    def need_two_clocks_alike(self, count: int, inner: int) -> None:
         """Raises unless both clocks say the same of the median; single samples may be interrupted in between."""
-        one, other = float(np.median(samples)), self.median_again(len(samples))
+        one, other = float(np.median(self.host[-count:])), self.median_again(count)
         if abs(one - other) > CLOCKS * max(one, other) + (READING + 2 * _resolution) / inner:
             raise ClockError(
                 f"its calls must take as long by one clock as by another, got {one:.2e} and {other:.2e} seconds; "

@@ -307,6 +307,12 @@ def takes_grad_x(gy, w, **params) -> bool | str:
     return takes(gy, w)
 
 
+def takes_grad_w(gy, x, **params) -> bool | str:
+    """As forward."""
+    real = is_real(gy, x)
+    return real if real is not True else x.size > 0 or "it needs images that have elements"
+
+
 def fills_tiles(rows: int, others: int) -> bool | str:
     """Whether ``rows`` rows of a group, each over ``others`` channels, fill tiles well enough to beat rung direct."""
     few = rows <= 2 or (rows <= 4 and rows * others <= 9)

@@ -16,8 +16,18 @@ from ..common.launching import contiguous
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import copy_elements, multiply_tile, registers, zero_elements
 from ..common.vectors_numba_cpu import load, spread, store
-from .conv2d_numba_cpu import backward_x, fill_patch, forward, plan_of, rows_of, steps_of, takes, takes_grad_x, taps_of
-from .grad_w_numba_cpu import takes_grad_w
+from .conv2d_numba_cpu import (
+    backward_x,
+    fill_patch,
+    forward,
+    plan_of,
+    rows_of,
+    steps_of,
+    takes,
+    takes_grad_w,
+    takes_grad_x,
+    taps_of,
+)
 
 PATCH = 2**13  # elements of a patch and a line of outputs, about: half of a first-level cache of 64 KiB in float32
 VECTORS = 6  # sums side by side

@@ -19,11 +19,11 @@ from gpunet.cpu.jit import compiled
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.launching import contiguous, is_real
+from ..common.launching import contiguous
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import ROWS, VECTORS, copy_elements, multiply_tile, registers
 from ..common.vectors_numba_cpu import transpose
-from .conv2d_numba_cpu import Plan, fill_patch, plan_of, steps_of, taps_of
+from .conv2d_numba_cpu import Plan, fill_patch, plan_of, steps_of, takes_grad_w, taps_of
 
 SPAN = 1024  # outputs of a sum before it is added to the ones before: short sums err less
 SUMS = 2**20  # elements of the gradients of all shares together, about
@@ -112,12 +112,6 @@ def conv2d_grad_w_implicit_gemm_sum_kernel(partial, k0, k1, turn, gw, lanes):
         transpose(whole, k0 * filters, filters, k1 - k0, filters, gw, k0, K, k1 - k0, lanes)
     else:
         copy_elements(gw, k0 * filters, whole, k0 * filters, (k1 - k0) * filters)
-
-
-def takes_grad_w(gy, x, **params) -> bool | str:
-    """Whether the dtypes are alike, and there is something to add up."""
-    real = is_real(gy, x)
-    return real if real is not True else x.size > 0 or "it needs images that have elements"
 
 
 def pays_grad_w(gy, x, *, groups, **params) -> bool | str:
