@@ -40,10 +40,10 @@ print(json.dumps([losses, sorted(launches)]))
 """
 
 
-def trained(device: str, dtype: str, steps: int = 4) -> tuple[list[float], set[str]]:
+def trained(device: str, dtype: str, steps: int = 4, **settings: str) -> tuple[list[float], set[str]]:
     double = "model.double()" if dtype == "float64" else ""
     program = PROGRAM.format(dtype=dtype, steps=steps, double=double)
-    environment = {**os.environ, "GPUNET_DEVICE": device}
+    environment = {**os.environ, "GPUNET_DEVICE": device, **settings}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     losses, launches = json.loads(done.stdout)
@@ -53,8 +53,7 @@ def trained(device: str, dtype: str, steps: int = 4) -> tuple[list[float], set[s
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 2e-5), ("float64", 1e-12)])
 def test_lenet_trains_on_sim_as_on_the_cpu(dtype: str, close: float):
     on_sim, launches = trained("sim", dtype)
-    with gn.use_backend("numpy"):
-        on_cpu, definitions = trained("cpu", dtype)
+    on_cpu, definitions = trained("cpu", dtype, GPUNET_BACKEND="numpy")
     np.testing.assert_allclose(on_sim, on_cpu, rtol=close)
     heavy = {"conv2d", "avg_pool2d", "relu", "matmul", "cross_entropy"}
     assert {each.partition(".")[0] for each in launches} == heavy
