@@ -279,6 +279,8 @@ def test_what_stands_between_the_samples_is_told_of_each_and_given_the_last():
 class Device:
     """A device that does what it is given later, and knows how long it took: calls are queued, then waited for."""
 
+    waited = 0.0
+
     def __init__(self, each: float):
         self.each, self.queue, self.marks, self.now = each, 0, [], 0.0
         self.started: list[int] = []
@@ -310,6 +312,18 @@ def test_a_devices_own_clock_gives_the_samples():
     assert found.stopped == "noise"
     assert device.started[-1] == found.inner
     assert len(device.started) == len(device.marks)
+
+
+def test_work_that_the_devices_clock_does_not_see_is_refused():
+    device = Device(1e-6)
+
+    def slow() -> None:  # another stream: the host waits for it, the current stream does not know of it
+        device.synchronize()
+        time.sleep(0.005)
+
+    limits = timer.Limits(warmup=0, min_time=0, max_time=0.1)
+    with pytest.raises(timer.ClockError, match="must be done on the current stream"):
+        timer.measure([device.call], lambda: slow() if device.queue else None, limits, stopwatch=device)
 
 
 class _Event:

@@ -37,13 +37,14 @@ class Stopwatch:
     def __init__(self, device: Device):
         self.device, self.looks, self.wait = device, device.xp.zeros(1, "int64"), _probes().wait
         self.handed = 1e-3  # seconds in which the host hands one call over; the first sample shows it
-        self.count, self.started = 1, 0.0
+        self.count, self.started, self.waited = 1, 0.0, 0.0
         self.begin, self.end = (device.xp.cuda.Event() for _ in range(2))
 
     def start(self, count: int) -> None:
         """Lets the GPU wait, long enough for the host to hand over so many calls, then marks the beginning."""
         nanoseconds = int(1e9 * (1e-4 + 1.5 * self.handed * min(count, CALLS)))
         self.wait((1,), (1,), (self.looks, nanoseconds))
+        self.waited = nanoseconds / 1e9
         self.count, self.started = count, timer.clock()
         self.begin.record()
 

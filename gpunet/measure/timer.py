@@ -34,6 +34,7 @@ BIN = math.log(1.02)  # of the histogram behind the entropy: 2 % of the time
 ANGLE = math.tan(math.radians(0.048))  # entropy gained a sample, below which it grows no more; nvbench's default
 CLOCKS = 0.1  # two clocks may differ by this share, and by what reading one takes
 READING = 5e-6
+HIDDEN, HIDDEN_SECONDS = 2.0, 2e-3  # work that a device's clock does not see: this share of what it sees, and seconds
 
 _clock = time.perf_counter
 clock = _clock  # for whoever else times: this one is kept from import on
@@ -67,6 +68,9 @@ class Between(Protocol):
 
 class Stopwatch(Protocol):
     """A device's own clock, started and stopped in the order of its work."""
+
+    waited: float
+    """Seconds that the device was made to wait before the last start."""
 
     def start(self, count: int) -> None:
         """Called before so many calls are handed over."""
@@ -135,6 +139,8 @@ def measure(
             inner = _calls_in_a_sample(one, limits)  # calls were slow at first only, so samples were too short
             samples, stopped = _collect(loop, inner, limits)
     loop.need_two_clocks_alike(len(samples), inner)
+    if stopwatch is not None:
+        loop.need_nothing_hidden(len(samples), inner)
     return summary(samples, stopped, inner, first, len(calls), cold)
 
 
@@ -149,6 +155,8 @@ class _Loop:
         self.turn = 0
         self.host: list[float] = []  # the samples by the host's clock
         self.again: list[float] = []  # and by its second clock
+        self.seen: list[float] = []  # and by the device's
+        self.hidden: list[float] = []  # what the host saw beyond that
 
     def sample(self, count: int, closing: bool = False) -> float:
         """Seconds a call."""
@@ -176,11 +184,24 @@ class _Loop:
             self.between.after(begun, first)  # the first call met new inputs for certain, the last is another of them
             if count > 1:
                 self.between.after(turn - 1, result)
-        return self.host[-1] if self.stopwatch is None else self.stopwatch.seconds() / count
+        if self.stopwatch is None:
+            return self.host[-1]
+        self.seen.append(self.stopwatch.seconds() / count)
+        self.hidden.append(self.host[-1] - self.stopwatch.waited / count - self.seen[-1])
+        return self.seen[-1]
 
     def median_again(self, count: int) -> float:
         """Median of the last ``count`` samples by the second clock, which decides how many calls are made."""
         return float(np.median(self.again[-count:]))
+
+    def need_nothing_hidden(self, count: int, inner: int) -> None:
+        """Raises if the host waited far longer than the device's clock explains: another stream was at work."""
+        hidden, seen = (float(np.median(each[-count:])) for each in (self.hidden, self.seen))
+        if hidden > HIDDEN * seen + HIDDEN_SECONDS / inner:
+            raise ClockError(
+                f"its calls must be done on the current stream, got {seen:.2e} seconds there and {hidden:.2e} more "
+                "until the device is idle; launch on the current stream alone"
+            )
 
     def need_two_clocks_alike(self, count: int, inner: int) -> None:
         """Raises unless both clocks say the same of the median; single samples may be interrupted in between."""

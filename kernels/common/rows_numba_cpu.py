@@ -112,15 +112,18 @@ def exp_sum(row, m):
 
 @compiled(fastmath=SUMS)
 def exp_kept_sum(out, row, m):
-    """The same, and every exponential in out."""
+    """The same, and every exponential in out.
+
+    In two loops: one that also writes has a way without vectors for arrays close to each other, and adds up otherwise.
+    """
     total = 0.0
     for first in range(0, row.size, RUN):
         part, kept = row[first : first + RUN], out[first : first + RUN]
         sum = row.dtype.type(0)
         for k in range(part.size):
-            e = exp_below(part[k] - m)
-            kept[k] = e
-            sum += e
+            kept[k] = exp_below(part[k] - m)
+        for k in range(part.size):
+            sum += kept[k]
         total += sum
     return total
 

@@ -36,7 +36,9 @@ def test_expressions_agree_with_the_definitions(name: str):
 
 
 def test_unknown_and_missing_peers():
-    with pytest.raises(ArgumentError, match="against: must be one of numpy, torch, jax, cupy or commit:REF, got 'theano'"):
+    with pytest.raises(
+        ArgumentError, match="against: must be one of numpy, torch, jax, cupy or commit:REF, got 'theano'"
+    ):
         peers.load("theano")
     if importlib.util.find_spec("cupy") is None:
         with pytest.raises(BackendUnavailableError, match="cupy is not installed; pip install"):
