@@ -89,10 +89,11 @@ def test_an_image_has_the_same_bits_in_every_batch_and_on_every_number_of_thread
 @pytest.mark.parametrize("F", [5, 140])
 def test_rounds(blocks: int, F: int, monkeypatch: pytest.MonkeyPatch):
     from gpunet.kernels.conv2d import winograd_numba_cpu as winograd
+    from gpunet.kernels.conv2d import winograd_transforms_numba_cpu as transforms
 
     x, w = normal((3, 4, 30, 34), (F, 4, 3, 3))
     whole = run("conv2d.forward", x, w, None, **geometry())
-    block = winograd.PLACES * (4 * winograd.PITCH + winograd.LANES)
+    block = transforms.PLACES * (4 * transforms.PITCH + transforms.LANES)
     monkeypatch.setattr(winograd, "ROUND", blocks * block)
     monkeypatch.setattr(winograd, "STRIP", 20)
     np.testing.assert_array_equal(run("conv2d.forward", x, w, None, **geometry()), whole)

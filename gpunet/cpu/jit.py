@@ -17,7 +17,7 @@ intrinsic: Any = numba.extending.intrinsic
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiled(function: F | None = None, *, fastmath: Any = False, inline: bool = False) -> Any:
+def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = False, inline: bool = False) -> Any:
     """Compiles ``function`` when it is first called.
 
     Args:
