@@ -1,15 +1,13 @@
 """Tiles of sums that stay in the processor's registers: what Numba's loops cannot say, said to LLVM directly.
 
 A loop over an array of sums makes LLVM load and store each sum at every step. Here the sums of a tile are values of
-the loop itself, so they live in vector registers from its first step to its last. Two tiles are all that products and
+the loop itself, so they live in vector registers from its first step to its last. One tile is all that products and
 convolutions need:
 
     multiply_tile   out[r, i] = sum over k of  a[rows[r] + a_steps[k]] * x[at + x_steps[k] + i]       from out[to] on
                     i runs along the lanes of vectors; a is spread over all lanes, x is read as it lies.
-    dot_tile        out[r, s] = sum over i of  a[at + rows[r] + i] * x[xt + x_rows[s] + i]
-                    i runs along the lanes, whose sums are added up at the end, in a fixed order.
 
-Both read x by a table of steps, so a convolution needs no columns: a tap of the window is a step in the image.
+It reads x by a table of steps, so a convolution needs no columns: a tap of the window is a step in the image.
 The tile's shape follows from the width and number of the vector registers that this processor has.
 """
 
@@ -21,8 +19,6 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from gpunet.cpu.jit import intrinsic
-
-BLOCK = 8  # rows of tables: a multiple of every tile's
 
 
 @cache
@@ -38,7 +34,6 @@ def registers() -> tuple[int, int]:
 
 VECTORS = 3  # of x in a tile of multiply_tile
 ROWS = 8 if registers()[1] == 32 else 4  # of a in it: ROWS * VECTORS sums, VECTORS of x and one of a fit
-DOT_ROWS, DOT_COLUMNS = (4, 6) if registers()[1] == 32 else (3, 4)
 
 
 def width(dtype) -> int:
@@ -156,39 +151,6 @@ def multiply_tile(typingctx, a, rows, a_steps, x, at, x_steps, count, out, to, h
 
     found = types.void(a, rows, a_steps, x, types.int64, x_steps, types.int64, out, types.int64, height, vectors)
     return found, code
-
-
-@intrinsic
-def dot_tile(typingctx, a, rows, at, x, x_rows, xt, count, out):
-    """``out[(r * DOT_COLUMNS + s) * lanes + lane]``: sums of every lanes-th i below ``count``, rounded up to lanes.
-
-    All arrays are flat; rows (DOT_ROWS) and x_rows (DOT_COLUMNS) are int64, at, xt and count too. Nothing is checked;
-    up to lanes - 1 elements past ``count`` are read, so a must hold zeros there and x numbers.
-    """
-
-    def code(context, builder, signature, args):
-        tile = _Tile(context, builder, signature, args)
-        rows_at, x_rows_at = tile.pointer(1), tile.pointer(4)
-        a_at, x_at = tile.moved(tile.pointer(0), args[2]), tile.moved(tile.pointer(3), args[5])
-        a_bases = [tile.moved(a_at, builder.load(tile.moved(rows_at, r))) for r in range(DOT_ROWS)]
-        x_bases = [tile.moved(x_at, builder.load(tile.moved(x_rows_at, s))) for s in range(DOT_COLUMNS)]
-
-        def step(i, sums):
-            firsts = [tile.load(tile.moved(base, i)) for base in a_bases]
-            found = list(sums)
-            for s, base in enumerate(x_bases):
-                second = tile.load(tile.moved(base, i))
-                for r, first in enumerate(firsts):
-                    position = r * DOT_COLUMNS + s
-                    found[position] = builder.call(tile.fma, [first, second, sums[position]])
-            return found
-
-        out_at = tile.pointer(7)
-        for position, value in enumerate(tile.loop(args[6], tile.lanes, DOT_ROWS * DOT_COLUMNS, step)):
-            tile.store(value, tile.moved(out_at, position * tile.lanes))
-        return context.get_dummy_value()
-
-    return types.void(a, rows, at, x, x_rows, xt, count, out), code
 
 
 def _bytes_of(context, array):

@@ -1,4 +1,4 @@
-"""conv2d on the processor: the implicit product by tiles in vector registers, and sums of the bias."""
+"""conv2d on the processor: the implicit product by tiles in vector registers."""
 # op: gpunet/ops/conv2d.py
 #
 # Forward and the gradient of the input are one walk over an image:
@@ -381,34 +381,6 @@ def _remainders(size: int, window: int, stride: int, before: int, dilation: int)
         taps = [(k, remainder + before - k * dilation) for k in range(window)]
         found.append((remainder, [(k, far // stride) for k, far in taps if far % stride == 0]))
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------- grad_b
-
-
-@compiled(fastmath={"reassoc"})
-def conv2d_grad_b_direct_kernel(gy, f_begin, f_end, filters, images, plane, gb):
-    """Task: some filters.   Lanes: pixels of an image; images are added in their order, in float64."""
-    for f in range(f_begin, f_end):
-        total = 0.0
-        for n in range(images):
-            begin = (n * filters + f) * plane
-            inside = gy.dtype.type(0)
-            for i in range(begin, begin + plane):
-                inside += gy[i]
-            total += inside
-        gb[f] = total
-
-
-@kernel("conv2d.grad_b", backend="numba_cpu", variant="direct", when=lambda gy: is_real(gy))
-def conv2d_grad_b_direct(gy):
-    """gb (F,)."""
-    gy = contiguous(gy)
-    N, F, OH, OW = gy.shape
-    gb = empty((F,), gy.dtype)
-    flat, parts = gy.reshape(-1), threads.ranges(F, max(1, cdiv(2**16, max(1, N * OH * OW))))
-    threads.run(lambda k: conv2d_grad_b_direct_kernel(flat, *parts[k], F, N, OH * OW, gb), len(parts))
-    return gb
 
 
 from . import direct_numba_cpu, grad_w_numba_cpu, winograd_numba_cpu  # noqa: E402, F401 the launchers of those stand beside

@@ -12,7 +12,7 @@ from gpunet.cpu.jit import compiled
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.launching import contiguous
+from ..common.launching import contiguous, is_real
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import copy_elements, multiply_tile, registers, zero_elements
 from ..common.vectors_numba_cpu import load, spread, store
@@ -183,3 +183,31 @@ def conv2d_grad_w_direct(gy, x, *, kernel_size, stride, padding, dilation, group
             gy, x, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups
         )
     return gw
+
+
+# ------------------------------------------------------------------------------------------------------------- grad_b
+
+
+@compiled(fastmath={"reassoc"})
+def conv2d_grad_b_direct_kernel(gy, f_begin, f_end, filters, images, plane, gb):
+    """Task: some filters.   Lanes: pixels of an image; images are added in their order, in float64."""
+    for f in range(f_begin, f_end):
+        total = 0.0
+        for n in range(images):
+            begin = (n * filters + f) * plane
+            inside = gy.dtype.type(0)
+            for i in range(begin, begin + plane):
+                inside += gy[i]
+            total += inside
+        gb[f] = total
+
+
+@kernel("conv2d.grad_b", backend="numba_cpu", variant="direct", when=lambda gy: is_real(gy))
+def conv2d_grad_b_direct(gy):
+    """gb (F,)."""
+    gy = contiguous(gy)
+    N, F, OH, OW = gy.shape
+    gb = empty((F,), gy.dtype)
+    flat, parts = gy.reshape(-1), threads.ranges(F, max(1, cdiv(2**16, max(1, N * OH * OW))))
+    threads.run(lambda k: conv2d_grad_b_direct_kernel(flat, *parts[k], F, N, OH * OW, gb), len(parts))
+    return gb
