@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -89,6 +90,33 @@ def blas_threads() -> set[int]:
 
 
 @pytest.mark.skipif(not threads._blas(), reason="NumPy's BLAS here has no threads that can be set")
+def test_what_no_worker_came_for_is_let_go():
+    gn.set_num_threads(2)
+    busy, go_on = threading.Barrier(3, timeout=30), threading.Event()
+
+    def keeps_the_worker(_):
+        busy.wait()
+        assert go_on.wait(30)
+
+    class Arrays:
+        def use(self, k):
+            pass
+
+    other = threading.Thread(target=threads.run, args=(keeps_the_worker, 2))
+    other.start()
+    busy.wait()  # the other thread and the only worker are inside now
+    try:
+        arrays = Arrays()
+        gone = weakref.ref(arrays)
+        threads.run(arrays.use, 4)
+        del arrays
+        assert gone() is None
+        assert not threads._pool.jobs
+    finally:
+        go_on.set()
+        other.join()
+
+
 def test_blas_computes_on_one_thread_inside_tasks_and_as_before_afterwards():
     gn.set_num_threads(2)
     before, seen = blas_threads(), set()

@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,14 @@ class _Pool:
             except IndexError:  # who asked for the work has done it alone
                 continue
             job.work()
+            del job  # it holds the arrays of its task, and the next may come late
+
+    def withdraw(self, job: _Job) -> None:
+        """Takes back what no worker has come for: a waiting job would keep its task's arrays alive."""
+        with suppress(ValueError, IndexError):  # not there; taken by another thread meanwhile
+            while True:
+                self.jobs.remove(job)
+                self.woken.acquire(blocking=False)
 
 
 _pool = _Pool()
@@ -211,6 +219,7 @@ def run(task: Task, count: int, blas: bool = False) -> None:
         _pool.jobs.append(job)
         _pool.woken.release()
     job.work()
+    _pool.withdraw(job)
     job.done.acquire()
     if job.error is not None:
         raise job.error
