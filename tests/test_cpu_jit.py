@@ -44,3 +44,23 @@ def test_what_is_kept_is_used_until_a_file_that_it_calls_changes(tmp_path: Path)
     shared.write_text(SHARED.format(factor="5.00"))
     assert ran(tmp_path) == ["10.0", "0"]
     assert ran(tmp_path) == ["10.0", "1"]
+
+
+def test_each_kernel_and_type_has_a_file_of_its_own(tmp_path: Path):
+    """Processes that compile at the same time write in any order, and none may take another's code for its own."""
+    from gpunet.cpu.jit import OneFileEach
+
+    def kept(stamp):
+        return OneFileEach(str(tmp_path), "kernel", stamp)
+
+    single, double = [(f"(array({dtype}),)", ("x86", "cpu"), ("code", "cells")) for dtype in ("float32", "float64")]
+    old, new = kept(1), kept(2)
+    assert new.load(single) is None
+    old.save(single, "old")
+    assert new.load(single) is None
+    new.save(double, "double")
+    old.save(double, "old")  # it began earlier and ends later
+    new.save(single, "single")
+    assert (new.load(single), old.load(single)) == ("single", None)
+    assert new.load(double) in (None, "double")
+    assert len(list(tmp_path.iterdir())) == 2

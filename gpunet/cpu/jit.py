@@ -3,6 +3,7 @@
 A kernel is compiled at its first call with arguments of those types. The next process finds it on disk.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import numba
 import numba.extending
+from numba.core.caching import IndexDataCacheFile
 
 #: ``numba.extending.intrinsic``: a function whose code for LLVM the decorated one writes; types cannot say that
 intrinsic: Any = numba.extending.intrinsic
@@ -32,22 +34,59 @@ def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = Fals
             nogil=True, cache=True, fastmath=fastmath, error_model="numpy", boundscheck=False,
             inline="always" if inline else "never",
         )(function)  # fmt: skip
-        _need_neighbours_unchanged(made)
+        _kept_apart(made)
         return made
 
     return decorate if function is None else decorate(function)
 
 
-def _need_neighbours_unchanged(dispatcher: Any) -> None:
-    """Makes what is kept on disk valid only while the files beside the function's are what they were.
+def _kept_apart(dispatcher: Any) -> None:
+    """Gives what is kept on disk a file for each kernel and its arguments' types, valid while its sources are the same.
 
-    Numba looks at the file of the function alone, but a kernel is compiled together with what it calls from its folder
-    and from the folder ``common`` beside that.
+    Numba numbers those files in an index, which two processes that compile at the same time may write in turns: one
+    kernel's code then lies under the other's types, and is run on arrays that it was not made for. And it looks at the
+    file of the function alone, but a kernel is compiled together with what it calls from its folder and from the folder
+    ``common`` beside that.
     """
-    file = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if file is not None and hasattr(file, "_source_stamp"):
+    kept = getattr(dispatcher, "_cache", None)
+    file = getattr(kept, "_cache_file", None)
+    if isinstance(file, IndexDataCacheFile):
         folder = Path(dispatcher.py_func.__code__.co_filename).parent
-        file._source_stamp = (file._source_stamp, _stamps(folder), _stamps(folder.parent / "common"))
+        stamp = (file._source_stamp, _stamps(folder), _stamps(folder.parent / "common"))
+        kept._cache_file = OneFileEach(file._cache_path, file._index_name.removesuffix(".nbi"), stamp)
+
+
+class OneFileEach(IndexDataCacheFile):
+    """Numba's cache without an index: a file's name says the kernel, the types, and what it was compiled from."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Writes the code for ``key`` at once, or not at all, and removes what is out of date."""
+        types, sources = self._names(key)
+        name = f"{types}.{sources}.nbc"
+        self._save_data(name, data)
+        for other in Path(self._cache_path).glob(f"{types}.*.nbc"):
+            if other.name != name:
+                other.unlink(missing_ok=True)
+
+    def load(self, key: Any) -> Any:
+        """The code for ``key``, or None."""
+        try:
+            return self._load_data("{}.{}.nbc".format(*self._names(key)))
+        except OSError:
+            return None
+
+    def flush(self) -> None:
+        """Nothing is out of date while it has a name."""
+
+    def _names(self, key: Any) -> tuple[str, str]:
+        types, processor, code = key
+        sources = (self._version, self._source_stamp, code)
+        base = self._index_name.removesuffix(".nbi")
+        return f"{base}.{_short((types, processor))}", _short(sources)
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:20]
 
 
 @cache
