@@ -132,7 +132,9 @@ def test_a_library_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.
 
 def test_the_mean_is_the_geometric_one():
     def ratio(value: float, count: int) -> Ratio:
-        return Ratio("e", "s", "float32", "cpu", "b", "v", True, "p", 1, value, value, value, value, 9, threads=count)
+        return Ratio(
+            "e", f"{value}", "float32", "cpu", "b", "v", True, "p", 1, value, value, value, value, 9, threads=count
+        )
 
     found = against.means([ratio(2.0, 0), ratio(0.5, 0), ratio(3.0, 1)])
     assert found == {("p", 0): (pytest.approx(1.0), 2), ("p", 1): (pytest.approx(3.0), 1)}
@@ -141,6 +143,19 @@ def test_the_mean_is_the_geometric_one():
 
 
 # ------------------------------------------------------------------------------------------------------------ threads
+
+
+def test_of_two_layouts_the_faster_counts():
+    def ratio(size: str, peer: str, value: float) -> Ratio:
+        numbers = 1.0, 1.0, value, value, value, 9
+        return Ratio("conv2d.forward", size, "float32", "cpu", "numba_cpu", "v", True, peer, *numbers)
+
+    found = [ratio("a", "p", 3.0), ratio("a", "p, channels_last", 2.0), ratio("b", "p", 8.0)]
+    found += [ratio("b", "p, channels_last", 9.0), ratio("a", "p, TF32 on", 1.0)]
+    assert against.means(found) == {("p", 0): (pytest.approx(4.0), 2), ("p, TF32 on", 0): (1.0, 1)}
+    lines = [list(each.cells) for each in beside.summary(Report(ratios=found)).columns]
+    assert lines[3:6] == [["p", "p, TF32 on"], ["4.00x", "1.00x"], ["2.00x a", "1.00x a"]]
+    assert lines[6:] == [["8.00x b", "1.00x a"], ["2", "1"]]
 
 
 def test_inside_limited_the_pools_have_so_many_threads():

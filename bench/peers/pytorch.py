@@ -72,7 +72,9 @@ def tensor(array: Any, double: bool = False) -> Any:
     return found.double() if double and found.is_floating_point() else found
 
 
-def bind(entry: str, arrays: tuple[Any, ...], params: dict[str, Any], double: bool = False) -> Call:
+def bind(
+    entry: str, arrays: tuple[Any, ...], params: dict[str, Any], double: bool = False, channels_last: bool = False
+) -> Call:
     """The entry on these arrays as a call of PyTorch without arguments.
 
     Args:
@@ -80,11 +82,25 @@ def bind(entry: str, arrays: tuple[Any, ...], params: dict[str, Any], double: bo
         arrays: what gpunet's launcher gets: all NumPy, or all CuPy.
         params: its keywords.
         double: whether to compute in float64, for a proof.
+        channels_last: whether images lie pixel by pixel, the layout in which PyTorch is often faster; they are laid
+            out so while binding, in memory of their own.
 
     Raises:
         KeyError: PyTorch has no such operation here.
     """
-    return _BINDERS[entry](*(tensor(each, double) for each in arrays), **params)
+    found = (tensor(each, double) for each in arrays)
+    if channels_last:
+        found = (each.contiguous(memory_format=torch.channels_last) if _is_image(each) else each for each in found)
+    return _BINDERS[entry](*found, **params)
+
+
+def _is_image(found: Any) -> bool:
+    return found is not None and found.ndim == 4
+
+
+def has_layouts(arrays: tuple[Any, ...]) -> bool:
+    """Whether the two layouts of these arrays differ: an image among them has several channels and several pixels."""
+    return any(getattr(each, "ndim", 0) == 4 and each.shape[1] > 1 and each[0, 0].size > 1 for each in arrays)
 
 
 def results(entry: str, ours: Any, theirs: Any) -> list[tuple[Any, Any]]:
@@ -109,7 +125,7 @@ def distance(ours: Any, theirs: Any) -> float:
     return found if found == found else float("inf")
 
 
-def _binds(entry: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
+def binds(entry: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
     def register(binder: Callable[..., Call]) -> Callable[..., Call]:
         _BINDERS[entry] = binder
         return binder
@@ -120,180 +136,39 @@ def _binds(entry: str) -> Callable[[Callable[..., Call]], Callable[..., Call]]:
 # ------------------------------------------------------------------------------------------------------- products
 
 
-@_binds("matmul.forward")
+@binds("matmul.forward")
 def _matmul(a, b, *, transpose_a, transpose_b):
     a, b = a.mT if transpose_a else a, b.mT if transpose_b else b
     return lambda: torch.matmul(a, b)
 
 
-@_binds("matmul.forward_bias")
+@binds("matmul.forward_bias")
 def _matmul_bias(a, b, bias, *, transpose_a, transpose_b):
     a, b = a.mT if transpose_a else a, b.mT if transpose_b else b
     return lambda: torch.addmm(bias, a, b) if a.ndim == 2 else torch.matmul(a, b).add_(bias)
 
 
-@_binds("matmul.forward_bias_relu")
+@binds("matmul.forward_bias_relu")
 def _matmul_bias_relu(a, b, bias, **flags):
     product = _matmul_bias(a, b, bias, **flags)
     return lambda: product().relu_()
 
 
-def _padded(x, padding):
-    """x and the padding left for the convolution: PyTorch's own knows only equal sides."""
-    top, bottom, left, right = padding
-    if top == bottom and left == right:
-        return x, (top, left)
-    return F.pad(x, (left, right, top, bottom)), (0, 0)
-
-
-@_binds("conv2d.forward")
-def _conv2d(x, w, b, *, stride, padding, dilation, groups):
-    x, sides = _padded(x, padding)
-    return lambda: F.conv2d(x, w, b, stride, sides, dilation, groups)
-
-
-@_binds("conv2d.forward_relu")
-def _conv2d_relu(x, w, b, **geometry):
-    sums = _conv2d(x, w, b, **geometry)
-    return lambda: sums().relu_()
-
-
-def _conv_backward(gy, x, w, wanted, *, stride, padding, dilation, groups):
-    """Of aten's gradients the one that is wanted; x and w may be uninitialised where only their shapes count."""
-    top, _, left, _ = padding
-    mask = [each == wanted for each in ("x", "w", "b")]
-    full, sides = _padded(x, padding)
-
-    def call():
-        return aten.convolution_backward(gy, full, w, None, stride, sides, dilation, False, (0, 0), groups, mask)
-
-    if wanted == "w":
-        return lambda: call()[1]
-    if full is x:
-        return lambda: call()[0]
-    H, W = x.shape[2:]
-    return lambda: call()[0][:, :, top : top + H, left : left + W]
-
-
-@_binds("conv2d.grad_x")
-def _conv2d_grad_x(gy, w, *, input_size, groups, **geometry):
-    x = gy.new_empty((gy.shape[0], w.shape[1] * groups, *input_size))
-    return _conv_backward(gy, x, w, "x", groups=groups, **geometry)
-
-
-@_binds("conv2d.grad_w")
-def _conv2d_grad_w(gy, x, *, kernel_size, groups, **geometry):
-    w = x.new_empty((gy.shape[1], x.shape[1] // groups, *kernel_size))
-    return _conv_backward(gy, x, w, "w", groups=groups, **geometry)
-
-
-@_binds("conv2d.grad_b")
-def _conv2d_grad_b(gy):
-    return lambda: gy.sum((0, 2, 3))
-
-
-# -------------------------------------------------------------------------------------------------------- pooling
-
-
-def _is_ceil(size, output_size, kernel_size, stride, padding, dilation=(1, 1)):
-    """Whether the outputs are more than the windows that fit entirely: PyTorch asks for the rule, not the size."""
-    fit = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
-    ]
-    return tuple(fit) != tuple(output_size)
-
-
-def _places(index, size, kernel_size, stride, padding, dilation):
-    """Positions in the window as places in the image, int64: what PyTorch's forward pass would have kept."""
-    position = index.to(torch.int64)
-    OH, OW = index.shape[2:]
-    rows = torch.arange(OH, device=index.device).reshape(-1, 1) * stride[0] - padding[0]
-    columns = torch.arange(OW, device=index.device) * stride[1] - padding[1]
-    row = rows + position // kernel_size[1] * dilation[0]
-    return row * size[1] + columns + position % kernel_size[1] * dilation[1]
-
-
-@_binds("max_pool2d.forward")
-def _max_pool2d(x, *, output_size, **windows):
-    ceil = _is_ceil(x.shape[2:], output_size, **windows)
-    return lambda: aten.max_pool2d_with_indices(x, *windows.values(), ceil)
-
-
-@_binds("max_pool2d.grad_x")
-def _max_pool2d_grad_x(gy, index, *, input_size, **windows):
-    x = gy.new_empty((*gy.shape[:2], *input_size))
-    places = _places(index, input_size, **windows)
-    ceil = _is_ceil(input_size, gy.shape[2:], **windows)
-    return lambda: aten.max_pool2d_with_indices_backward(gy, x, *windows.values(), ceil, places)
-
-
-@_binds("max_pool2d.gather")
-def _max_pool2d_gather(x, index, **windows):
-    places = _places(index, x.shape[2:], **windows)
-    return lambda: torch.gather(x.flatten(2), 2, places.flatten(2)).reshape(places.shape)
-
-
-def _average(size, output_size, kernel_size, stride, padding, count_include_pad, divisor_override):
-    ceil = _is_ceil(size, output_size, kernel_size, stride, padding)
-    return kernel_size, stride, padding, ceil, count_include_pad, divisor_override
-
-
-@_binds("avg_pool2d.forward")
-def _avg_pool2d(x, *, output_size, **windows):
-    rules = _average(x.shape[2:], output_size, **windows)
-    return lambda: aten.avg_pool2d(x, *rules)
-
-
-@_binds("avg_pool2d.grad_x")
-def _avg_pool2d_grad_x(gy, *, input_size, **windows):
-    x = gy.new_empty((*gy.shape[:2], *input_size))
-    rules = _average(input_size, gy.shape[2:], **windows)
-    return lambda: aten.avg_pool2d_backward(gy, x, *rules)
-
-
-@_binds("adaptive_avg_pool2d.forward")
-def _adaptive_avg_pool2d(x, *, output_size):
-    return lambda: aten._adaptive_avg_pool2d(x, output_size)
-
-
-@_binds("adaptive_avg_pool2d.grad_x")
-def _adaptive_avg_pool2d_grad_x(gy, *, input_size):
-    x = gy.new_empty((*gy.shape[:2], *input_size))
-    return lambda: aten._adaptive_avg_pool2d_backward(gy, x)
-
-
-@_binds("adaptive_max_pool2d.forward")
-def _adaptive_max_pool2d(x, *, output_size):
-    return lambda: aten.adaptive_max_pool2d(x, output_size)
-
-
-@_binds("adaptive_max_pool2d.grad_x")
-def _adaptive_max_pool2d_grad_x(gy, index, *, input_size):
-    x = gy.new_empty((*gy.shape[:2], *input_size))
-    return lambda: aten.adaptive_max_pool2d_backward(gy, x, index)
-
-
-@_binds("adaptive_max_pool2d.gather")
-def _adaptive_max_pool2d_gather(x, index):
-    return lambda: torch.gather(x.flatten(2), 2, index.flatten(2)).reshape(index.shape)
-
-
 # ---------------------------------------------------------------------------------------------------- activations
 
 
-@_binds("relu.forward")
-@_binds("relu.forward_mask")
+@binds("relu.forward")
+@binds("relu.forward_mask")
 def _relu(x):
     return lambda: torch.relu(x)
 
 
-@_binds("relu.grad_x")
+@binds("relu.grad_x")
 def _relu_grad_x(gy, y):
     return lambda: aten.threshold_backward(gy, y, 0)
 
 
-@_binds("relu.grad_x_mask")
+@binds("relu.grad_x_mask")
 def _relu_grad_x_mask(gy, mask):
     """PyTorch keeps y: here some y with the same signs."""
     bits = mask.reshape(-1, 1) >> torch.arange(32, device=mask.device, dtype=torch.int32) & 1
@@ -301,12 +176,12 @@ def _relu_grad_x_mask(gy, mask):
     return _relu_grad_x(gy, y)
 
 
-@_binds("leaky_relu.forward")
+@binds("leaky_relu.forward")
 def _leaky_relu(x, *, negative_slope):
     return lambda: F.leaky_relu(x, negative_slope)
 
 
-@_binds("leaky_relu.grad_x")
+@binds("leaky_relu.grad_x")
 def _leaky_relu_grad_x(gy, x, *, negative_slope):
     return lambda: aten.leaky_relu_backward(gy, x, negative_slope, False)
 
@@ -315,65 +190,65 @@ def _slopes(x, w):
     return w if w.numel() == 1 and x.ndim == 0 else w.reshape(-1, *[1] * max(0, x.ndim - 2))
 
 
-@_binds("prelu.forward")
+@binds("prelu.forward")
 def _prelu(x, w):
     return lambda: F.prelu(x, w)
 
 
-@_binds("prelu.grad_x")
+@binds("prelu.grad_x")
 def _prelu_grad_x(gy, x, w):
     slopes = _slopes(x, w).expand(x.shape) if w.numel() == 1 else _slopes(x, w)
     return lambda: aten._prelu_kernel_backward(gy, x, slopes)[0]
 
 
-@_binds("prelu.grad_w")
+@binds("prelu.grad_w")
 def _prelu_grad_w(gy, x, w):
     x, w = x.detach(), w.detach().requires_grad_()
     y = F.prelu(x, w)
     return lambda: torch.autograd.grad(y, w, gy, retain_graph=True)[0]
 
 
-@_binds("sigmoid.forward")
+@binds("sigmoid.forward")
 def _sigmoid(x):
     return lambda: torch.sigmoid(x)
 
 
-@_binds("sigmoid.grad_x")
+@binds("sigmoid.grad_x")
 def _sigmoid_grad_x(gy, y):
     return lambda: aten.sigmoid_backward(gy, y)
 
 
-@_binds("tanh.forward")
+@binds("tanh.forward")
 def _tanh(x):
     return lambda: torch.tanh(x)
 
 
-@_binds("tanh.grad_x")
+@binds("tanh.grad_x")
 def _tanh_grad_x(gy, y):
     return lambda: aten.tanh_backward(gy, y)
 
 
-@_binds("gelu.forward")
+@binds("gelu.forward")
 def _gelu(x, *, approximate):
     return lambda: F.gelu(x, approximate=approximate)
 
 
-@_binds("gelu.grad_x")
+@binds("gelu.grad_x")
 def _gelu_grad_x(gy, x, *, approximate):
     return lambda: aten.gelu_backward(gy, x, approximate=approximate)
 
 
-@_binds("softplus.forward")
+@binds("softplus.forward")
 def _softplus(x, *, beta, threshold):
     return lambda: F.softplus(x, beta, threshold)
 
 
-@_binds("softplus.grad_x")
+@binds("softplus.grad_x")
 def _softplus_grad_x(gy, x, *, beta, threshold):
     return lambda: aten.softplus_backward(gy, x, beta, threshold)
 
 
-@_binds("dropout.forward")
+@binds("dropout.forward")
 def _dropout(x, *, p, seed, op, span=1):
     if span > 1:
         return lambda: F.dropout2d(x, p)
@@ -383,44 +258,44 @@ def _dropout(x, *, p, seed, op, span=1):
 # ----------------------------------------------------------------------------------------------- rows and channels
 
 
-@_binds("softmax.forward")
+@binds("softmax.forward")
 def _softmax(x, *, axis):
     return lambda: torch.softmax(x, axis)
 
 
-@_binds("softmax.grad_x")
+@binds("softmax.grad_x")
 def _softmax_grad_x(gy, y, *, axis):
     return lambda: aten._softmax_backward_data(gy, y, axis, y.dtype)
 
 
-@_binds("log_softmax.forward")
+@binds("log_softmax.forward")
 def _log_softmax(x, *, axis):
     return lambda: torch.log_softmax(x, axis)
 
 
-@_binds("log_softmax.grad_x")
+@binds("log_softmax.grad_x")
 def _log_softmax_grad_x(gy, y, *, axis):
     return lambda: aten._log_softmax_backward_data(gy, y, axis, y.dtype)
 
 
-@_binds("cross_entropy.forward")
+@binds("cross_entropy.forward")
 def _cross_entropy(x, target, w, **rules):
     return lambda: F.cross_entropy(x, target, w, reduction="none", **rules)
 
 
-@_binds("cross_entropy.grad_x")
+@binds("cross_entropy.grad_x")
 def _cross_entropy_grad_x(gloss, x, lse, target, w, **rules):
     x = x.detach().requires_grad_()
     loss = F.cross_entropy(x, target, w, reduction="none", **rules)
     return lambda: torch.autograd.grad(loss, x, gloss, retain_graph=True)[0]
 
 
-@_binds("batch_norm.forward")
+@binds("batch_norm.forward")
 def _batch_norm(x, w, b, *, eps):
     return lambda: aten.native_batch_norm(x, w, b, None, None, True, 0.0, eps)
 
 
-@_binds("batch_norm.forward_eval")
+@binds("batch_norm.forward_eval")
 def _batch_norm_eval(x, mean, var, w, b, *, eps):
     return lambda: aten.native_batch_norm(x, w, b, mean, var, False, 0.0, eps)
 
@@ -429,24 +304,24 @@ def _batch_norm_backward(gy, x, w, mean, invstd, mask):
     return aten.native_batch_norm_backward(gy, x, w, None, None, mean, invstd, True, 1e-5, mask)
 
 
-@_binds("batch_norm.grad_wb")
+@binds("batch_norm.grad_wb")
 def _batch_norm_grad_wb(gy, x, mean, invstd):
     w = torch.ones_like(mean)
     return lambda: _batch_norm_backward(gy, x, w, mean, invstd, [False, True, True])
 
 
-@_binds("batch_norm.grad_x")
+@binds("batch_norm.grad_x")
 def _batch_norm_grad_x(gy, x, w, mean, invstd, gw, gb):
     return lambda: _batch_norm_backward(gy, x, w, mean, invstd, [True, False, False])
 
 
-@_binds("batch_norm.grad_x_eval")
+@binds("batch_norm.grad_x_eval")
 def _batch_norm_grad_x_eval(gy, w, invstd):
     factor = (invstd if w is None else w * invstd).reshape(-1, *[1] * (gy.ndim - 2))
     return lambda: gy * factor
 
 
-@_binds("layer_norm.forward")
+@binds("layer_norm.forward")
 def _layer_norm(x, w, b, *, eps):
     return lambda: aten.native_layer_norm(x, x.shape[1:], w, b, eps)
 
@@ -455,12 +330,15 @@ def _layer_norm_backward(gy, x, mean, invstd, w, mask):
     return aten.native_layer_norm_backward(gy, x, x.shape[1:], mean[:, None], invstd[:, None], w, w, mask)
 
 
-@_binds("layer_norm.grad_wb")
+@binds("layer_norm.grad_wb")
 def _layer_norm_grad_wb(gy, x, mean, invstd):
     w = x.new_ones(x.shape[1:])
     return lambda: _layer_norm_backward(gy, x, mean, invstd, w, [False, True, True])
 
 
-@_binds("layer_norm.grad_x")
+@binds("layer_norm.grad_x")
 def _layer_norm_grad_x(gy, x, w, mean, invstd):
     return lambda: _layer_norm_backward(gy, x, mean, invstd, w, [True, False, False])
+
+
+from gpunet.bench.peers import pytorch_images  # noqa: E402, F401 its binders register where those above do

@@ -228,6 +228,8 @@ def _show(now: Any, args: argparse.Namespace, mine: bool) -> None:
         now.screen.print(line, markup=False)
     if now.report.steps:
         now.screen.print(tables.steps(now.report.steps))
+    if now.report.ratios:
+        now.screen.print(beside.summary(now.report))
     for line in beside.mean_lines(now.report):
         now.screen.print(line, markup=False)
     if mine:

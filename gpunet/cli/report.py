@@ -7,11 +7,13 @@ from typing import Any
 
 from gpunet.cli.tools import UsageError, at_least, console, silent, write_json
 
+DIFF = "of two files: which rows became slower, 1 if any did; of 2 N files: the first N are runs before, the rest after"
+
 
 def report_part(parser: argparse.ArgumentParser) -> None:
     """Its own arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="report.json of a run, on whatever machine it was")
-    parser.add_argument("--diff", action="store_true", help="of two files: which rows became slower; 1 if any did")
+    parser.add_argument("--diff", action="store_true", help=DIFF)
     parser.add_argument(
         "--effect", type=at_least(float, 0.001), metavar="X", help="smallest change that counts in --diff (0.1)"
     )
@@ -74,10 +76,11 @@ def _write(args: argparse.Namespace, merged: Any) -> list[Path]:
 def _diff(args: argparse.Namespace) -> int:
     from gpunet.measure import diff, rows
 
-    if len(args.files) != 2:
-        raise UsageError(f"report: --diff must be given two files, got {len(args.files)}")
+    if len(args.files) % 2:
+        raise UsageError(f"report: --diff must be given two files, or as many before as after, got {len(args.files)}")
     effect = diff.EFFECT if args.effect is None else args.effect
-    found = diff.compare(*(rows.read(each) for each in args.files), effect=effect)
+    runs, half = [rows.read(each) for each in args.files], len(args.files) // 2
+    found = diff.compare(runs[:half], runs[half:], effect=effect)
     if not silent(args):
         _show(found, effect)
     plain = [{**each._asdict(), "row": diff.key(each.row)} for each in found.changes]

@@ -8,6 +8,7 @@ processor every pair is timed with each number of threads that was asked for.
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -28,6 +29,8 @@ peers: Any = importlib.import_module("gpunet.bench.peers")  # by name: its files
 SECONDS = 1.0  # for one pair
 EXACT = ("matmul", "conv2d")  # entries of which a GPU's library may round inputs to TF32, unless told not to
 TF32 = 2.0**-10  # last digit of TF32's mantissa, as float32 has 2**-23
+TF32_ON, CHANNELS_LAST = ", TF32 on", ", channels_last"  # behind the library's name
+NO_MATTER = "makes no difference"  # why a rival is left out without a note
 TURNED = {"faster": "slower", "slower": "faster"}  # pairs judge the second, a ratio speaks of the first
 
 Arrays = tuple[Any, ...]
@@ -65,11 +68,12 @@ class Library:
     Args:
         asked: its name there.
         tf32: whether products on a GPU may round their inputs to TF32.
+        channels_last: whether images lie pixel by pixel.
     """
 
-    def __init__(self, asked: str, tf32: bool = False):
-        self.peer, self.tf32 = peers.load(asked), tf32
-        self.name = f"{self.peer.NAME}, TF32 on" if tf32 else self.peer.NAME
+    def __init__(self, asked: str, tf32: bool = False, channels_last: bool = False):
+        self.peer, self.tf32, self.channels_last = peers.load(asked), tf32, channels_last
+        self.name = self.peer.NAME + (TF32_ON if tf32 else CHANNELS_LAST if channels_last else "")
 
     def device(self, device: Device) -> Device:
         """The same."""
@@ -82,11 +86,15 @@ class Library:
         if device.kind not in self.peer.KINDS:
             return f"{self.name} is measured on {' and '.join(self.peer.KINDS)}, not on {device.kind}"
         if self.tf32 and (device.kind != "cuda" or case.op not in EXACT or case.dtype != "float32"):
-            return "TF32 is for products of float32 on a GPU"
+            return f"{NO_MATTER}: TF32 is for products of float32 on a GPU"
+        if self.channels_last and not self.peer.has_layouts(case.call.arrays):
+            return f"{NO_MATTER}: layouts are for images of several channels"
         return "" if case.entry in self.peer.entries() else f"{self.name} has no {case.entry}"
 
     def bind(self, case: Case, arrays: Arrays, device: Device) -> Callable[[], Any]:
         """The library's own call."""
+        if self.channels_last:
+            return self.peer.bind(case.entry, arrays, case.call.params, channels_last=True)
         return self.peer.bind(case.entry, arrays, case.call.params)
 
     def wrong(self, case: Case, result: Any, device: Device) -> str:
@@ -170,7 +178,7 @@ class Other:
 def rivals(asked: Sequence[str]) -> list[Rival]:
     """What ``--against`` names: peers of bench/peers, and BACKEND/VARIANT[@DEVICE].
 
-    PyTorch is there twice: on a GPU its products are timed with TF32 too.
+    PyTorch is there three times: its images in the other layout too, and on a GPU its products with TF32.
 
     Raises:
         ArgumentError: there is no such peer or backend.
@@ -183,7 +191,7 @@ def rivals(asked: Sequence[str]) -> list[Rival]:
             continue
         found.append(Library(name))
         if name == "torch":
-            found.append(Library(name, tf32=True))
+            found += [Library(name, channels_last=True), Library(name, tf32=True)]
     return found
 
 
@@ -252,7 +260,7 @@ def _pair(session: Session, row: Row, case: Case, kernel: Kernel, rival: Rival, 
     place = rival.device(device)
     reason = rival.why_not(case, place, row.threads)
     if reason:
-        if "TF32 is for" not in reason:
+        if not reason.startswith(NO_MATTER):
             session.note(f"against {reason}")
         return
     with rival.setting(row.threads):
@@ -282,12 +290,29 @@ def _lane(case: Case, bind: Callable[[Arrays], Callable[[], Any]], device: Devic
     return events.Lane([bind(case.arrays_on(device)) for _ in range(count)], device)
 
 
-def means(ratios: Sequence[Ratio]) -> dict[tuple[str, int], tuple[float, int]]:
-    """(peer, threads) -> geometric mean of its ratios, and how many they are."""
-    groups: dict[tuple[str, int], list[float]] = {}
+def best_layouts(ratios: Sequence[Ratio]) -> list[Ratio]:
+    """One ratio for each call and library: where it was timed in both layouts of images, that in which it is faster."""
+    found: dict[tuple[Any, ...], Ratio] = {}
     for each in ratios:
+        peer = each.peer.removesuffix(CHANNELS_LAST)
+        kernel = each.device, each.backend, each.variant, each.threads
+        key = each.entry, each.phase, each.size, each.dtype, *kernel, peer
+        if key not in found or each.ratio < found[key].ratio:
+            found[key] = replace(each, peer=peer)
+    return list(found.values())
+
+
+def means(ratios: Sequence[Ratio]) -> dict[tuple[str, int], tuple[float, int]]:
+    """(peer, threads) -> geometric mean of its ratios, in the faster of its layouts, and how many they are."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for each in best_layouts(ratios):
         groups.setdefault((each.peer, each.threads), []).append(each.ratio)
-    return {key: (float(np.exp(np.mean(np.log(found)))), len(found)) for key, found in groups.items()}
+    return {key: (geometric_mean(found), len(found)) for key, found in groups.items()}
 
 
-__all__ = ["Library", "Other", "Rival", "compare", "means", "rivals"]
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """The mean that does not care which of the two a ratio has on top."""
+    return float(np.exp(np.mean(np.log(ratios))))
+
+
+__all__ = ["Library", "Other", "Rival", "best_layouts", "compare", "geometric_mean", "means", "rivals"]

@@ -50,6 +50,26 @@ def ratios(report: Report) -> Any:
     return table
 
 
+def summary(report: Report) -> Any:
+    """The table of entries: how each does over all its sizes, beside a library in the faster of its layouts."""
+    from rich.markup import escape
+
+    title = "over all sizes of an entry, beside the faster layout of the other: times as fast"
+    table = _table(title, ("entry", "kernel's backend", "threads", "peer"))
+    for name in ("geometric mean", "lowest", "highest", "sizes"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, str, str, str], list[Ratio]] = {}
+    for each in against.best_layouts(report.ratios):
+        place = f"{each.device} {each.backend}"
+        groups.setdefault((each.entry, place, threads.text(each.threads), each.peer), []).append(each)
+    for names, found in groups.items():
+        low, *_, high = sorted((each.ratio, each.size) for each in [*found, *found])
+        mean = against.geometric_mean([each.ratio for each in found])
+        ends = [escape(f"{ratio:.2f}x {size}") for ratio, size in (low, high)]
+        table.add_row(*map(escape, names), f"{mean:.2f}x", *ends, str(len(found)))
+    return table
+
+
 def _table(title: str, names: Sequence[str]) -> Any:
     from rich.table import Table
 

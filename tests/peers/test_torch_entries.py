@@ -18,13 +18,16 @@ def test_every_entry_has_its_peer():
     assert set(pytorch.OUTPUTS) <= set(pytorch.entries())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+LAYOUTS = [("float32", False), ("float64", False), ("float32", True)]
+
+
+@pytest.mark.parametrize(("dtype", "last"), LAYOUTS, ids=["float32", "float64", "channels_last"])
 @pytest.mark.parametrize(("op", "size"), SIZES, ids=[f"{op}-{size.name}" for op, size in SIZES])
-def test_peer_agrees_with_the_definition(op: str, size, dtype: str):
+def test_peer_agrees_with_the_definition(op: str, size, dtype: str, last: bool):
     for case in calls.capture(suites.load(op), size, dtype, 0, second=True):
         call = case.call
         before = [None if each is None else each.copy() for each in call.arrays]
-        theirs = pytorch.bind(call.entry, call.arrays, call.params)()
+        theirs = pytorch.bind(call.entry, call.arrays, call.params, channels_last=last)()
         expected = case.expected
         pairs = pytorch.results(call.entry, expected, theirs)
         assert pairs or call.entry == "dropout.forward"
@@ -34,6 +37,15 @@ def test_peer_agrees_with_the_definition(op: str, size, dtype: str):
             assert error.ok, (call.entry, error)
         for one, other in zip(call.arrays, before, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_images_lie_pixel_by_pixel_where_that_was_asked_for():
+    images = np.ones((2, 3, 4, 5), np.float32), np.ones((6, 3, 1, 1), np.float32), None
+    params = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    layouts = [pytorch.bind("conv2d.forward", images, params, channels_last=last)().stride(1) for last in (False, True)]
+    assert layouts == [4 * 5, 1]
+    assert pytorch.has_layouts(images)
+    assert not pytorch.has_layouts((images[0][:, :1], images[0][:, :, :1, :1], np.ones((3, 4), np.float32), None))
 
 
 def test_double_is_double():
