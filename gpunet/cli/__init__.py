@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cli import bench, kernels, report
+from gpunet.cli import bench, kernels, report, warmup
 from gpunet.cli.tools import UsageError, at_least, console, device_name, seed, silent, write_json
 from gpunet.errors import GpunetError
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "draw recorded reports again on any machine, or say what changed between two",
     "train": "train a named model on a named data set",
     "kernels": "list the kernels: entry, backend, variant, file and line",
+    "warmup": "compile the kernels ahead of their first use, and show how far it is",
 }
 EXAMPLES = """\
   gpunet info
@@ -190,4 +191,5 @@ PARTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "report": report.report_part,
     "train": _train_part,
     "kernels": kernels.kernels_part,
+    "warmup": warmup.warmup_part,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import gpunet as gn
 from gpunet import devices, dispatch
 from gpunet.cli import own
-from gpunet.cli.tools import UsageError, at_least, console, session, silent, write_json
+from gpunet.cli.tools import UsageError, at_least, console, need_ops, session, silent, write_json
 from gpunet.dispatch import Kernel
 from gpunet.errors import ArgumentError
 
@@ -94,7 +94,7 @@ def _prepared(args: argparse.Namespace) -> tuple[Any, Sequence[str], list[Kernel
 
     files = [each for each in args.what if each.endswith(".py")]
     ops = [each for each in args.what if each not in files]
-    _need_ops(ops, suites.names())
+    need_ops("bench", ops, suites.names(), ", or a file that ends in .py")
     mine = [each for name in dict.fromkeys(files) for each in own.import_kernels(name, "bench")]
     wanted = list(dict.fromkeys([*ops, *(each.op for each in mine)])) or list(suites.names())
     _need_variant(args.variant, wanted)
@@ -163,12 +163,6 @@ def _host(args: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------- usage
-
-
-def _need_ops(ops: Sequence[str], known: Sequence[str]) -> None:
-    for name in ops:
-        if name not in known:
-            raise UsageError(f"bench: OP must be one of {', '.join(known)}, or a file that ends in .py, got {name!r}")
 
 
 def _need_variant(variant: str | None, ops: Sequence[str]) -> None:

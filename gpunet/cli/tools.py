@@ -46,6 +46,13 @@ def at_least(kind: type, low: float) -> Callable[[str], Any]:
     return read
 
 
+def need_ops(command: str, ops: Sequence[str], known: Sequence[str], more: str = "") -> None:
+    """Raises :class:`UsageError` for a name that is no op's; ``more`` says what else it may be."""
+    for name in ops:
+        if name not in known:
+            raise UsageError(f"{command}: OP must be one of {', '.join(known)}{more}, got {name!r}")
+
+
 def console(quiet: bool = False) -> Any:
     """A rich console, which honours NO_COLOR; one without a terminal is wide enough for the tables."""
     from rich.console import Console
