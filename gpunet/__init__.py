@@ -9,6 +9,7 @@ from gpunet.backward import grad as grad
 from gpunet.config import use_backend as use_backend
 from gpunet.config import use_fused as use_fused
 from gpunet.config import use_variant as use_variant
+from gpunet.cpu.buffers import pool as memory_pool  # noqa: F401 a name of its own here
 from gpunet.cpu.threads import get_num_threads as get_num_threads
 from gpunet.cpu.threads import set_num_threads as set_num_threads
 from gpunet.creation import arange as arange

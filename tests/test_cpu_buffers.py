@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+import gpunet as gn
 from gpunet.cpu.buffers import SMALLEST, Pool
 from gpunet.errors import ArgumentError
 
@@ -70,6 +71,17 @@ def test_no_more_than_the_limit_is_kept():
     pool.set_limit(0)
     assert pool.size() == (0, 0, 0)
     del pool
+
+
+def test_results_come_from_the_pool_that_everybody_can_see(monkeypatch):
+    monkeypatch.setattr(gn.config.settings, "poison", False)  # poisoned outputs are not the pool's
+    gn.memory_pool.release()
+    before = gn.memory_pool.size().used
+    y = gn.functional.relu(gn.zeros(1000, 1000))
+    assert gn.memory_pool.size().used - before >= 4_000_000
+    del y
+    assert gn.memory_pool.size().used == before
+    assert gn.memory_pool.release() >= 4_000_000
 
 
 def test_release_gives_back_what_is_free_and_nothing_else():

@@ -1,7 +1,7 @@
 """Memory for results and temporaries of the processor's kernels, used again when nobody holds it any more.
 
 Fresh memory costs a page fault for each 4 KiB on its first touch: more than a ReLU's whole work. So memory whose array
-is gone is kept, up to :func:`limit` bytes, and handed out again. It comes back by itself when the last array that looks
+is gone is kept, up to a limit, and handed out again. It comes back by itself when the last array that looks
 at it is let go, views included, so nothing in use is ever handed out.
 """
 
@@ -63,7 +63,7 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array whose values are whatever stood there, in rows, aligned to 64 bytes."""
-        dtype = np.dtype(dtype)
+        dtype = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
         nbytes = dtype.itemsize
         for extent in shape:
             nbytes *= extent
@@ -126,3 +126,14 @@ def _aligned(nbytes: int) -> _Memory:
 
 
 pool = Pool()
+"""The one that results of kernels come from: ``gn.memory_pool``.
+
+Example:
+    >>> import gpunet as gn
+    >>> gn.memory_pool.set_limit(2**28)
+    >>> y = gn.functional.relu(gn.zeros(1000, 1000))
+    >>> del y
+    >>> gn.memory_pool.size().kept > 0, gn.memory_pool.release() > 0, gn.memory_pool.size().kept
+    (True, True, 0)
+    >>> gn.memory_pool.set_limit(2**30)
+"""
