@@ -33,7 +33,8 @@ def bench_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=list(devices.BACKENDS), help="kernels of this backend alone")
     parser.add_argument("--variant", metavar="NAME", help="kernels of this variant alone")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="float32 without")
-    parser.add_argument("--tier", choices=TIERS, default="quick", help="which sizes; full is for a GPU (quick)")
+    told = "which sizes, one tier or more; full is for a GPU (quick)"
+    parser.add_argument("--tier", nargs="+", choices=TIERS, default=["quick"], metavar="TIER", help=told)
     parser.add_argument("--sizes", nargs="+", metavar="NAME", help="these sizes of the tier alone")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line for each row")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
@@ -44,7 +45,8 @@ def bench_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=at_least(float, 1), metavar="S", help="seconds for --sweep or --steps (60)")
     told = "on a GPU: NVIDIA's nvbench times each row too, and the difference is printed (pip install cuda-bench)"
     parser.add_argument("--nvbench", action="store_true", help=told)
-    parser.add_argument("--host", action="store_true", help="what a launch costs the host, step by step, instead")
+    told = "what a launch costs the host, and an op in a chain, instead; the chains in turns with --against torch"
+    parser.add_argument("--host", action="store_true", help=told)
     parser.set_defaults(run=bench)
 
 
@@ -100,7 +102,7 @@ def _prepared(args: argparse.Namespace) -> tuple[Any, Sequence[str], list[Kernel
     _need_variant(args.variant, wanted)
     _need_sizes(args, wanted)
     threads = tuple(args.threads) if args.threads else (1, 0) if args.against else (0,)
-    now = session(args, "time", wanted, tiers=(args.tier,), threads=threads)
+    now = session(args, "time", wanted, tiers=tuple(args.tier), threads=threads)
     now.lanes = [each for each in now.lanes if args.backend in (None, each.backend) and each.device.kind != "sim"]
     if mine:
         own.need_lanes(now, mine)
@@ -137,29 +139,51 @@ def _time(now: Any, ops: Sequence[str], args: argparse.Namespace, mine: Sequence
 
 
 def _sizes(args: argparse.Namespace, op: str, suites: Any) -> list[Any]:
-    return [each for each in suites.sizes(op, (args.tier,)) if not args.sizes or each.name in args.sizes]
+    return [each for each in suites.sizes(op, args.tier) if not args.sizes or each.name in args.sizes]
 
 
 def _host(args: argparse.Namespace) -> int:
-    """Prints the time that each step of a launch takes the host."""
+    """Prints the time that each step of a launch takes the host, and an op in a chain."""
+    from gpunet.measure import chains, host
+
+    if args.against not in (None, ["torch"]):
+        raise UsageError(f"bench: --host goes with --against torch alone, got {' '.join(args.against)}")
+    steps, ops = host.costs(), chains.costs("torch" if args.against else "")
+    if not silent(args):
+        screen = console(False)
+        screen.print(_steps_table(steps, host.STEPS))
+        screen.print("choice and launcher are within op; check and launch within launcher; - not measured here")
+        screen.print(_chains_table(ops))
+        screen.print("forward and backward of 1,000 ops, over 1,000; above 1 the other library takes longer")
+    write_json(args, [each._asdict() for each in (*steps, *ops)])
+    return 0
+
+
+def _steps_table(found: Sequence[Any], steps: Sequence[str]) -> Any:
     from rich.table import Table
 
-    from gpunet.measure import host
+    table = Table("device", "backend", title="one launch of relu on 16 numbers, microseconds", title_justify="left")
+    for step in steps:
+        table.add_column(step, justify="right")
+    for device, backend in dict.fromkeys((each.device, each.backend) for each in found):
+        known = {each.step: each for each in found if (each.device, each.backend) == (device, backend)}
+        table.add_row(device, backend, *(f"{known[step].median * 1e6:.2f}" if step in known else "-" for step in steps))
+    return table
 
-    found = host.costs()
-    if not silent(args):
-        table = Table("device", "backend", title="one launch of relu on 16 numbers, microseconds", title_justify="left")
-        for step in host.STEPS:
-            table.add_column(step, justify="right")
-        for device, backend in dict.fromkeys((each.device, each.backend) for each in found):
-            steps = {each.step: each for each in found if (each.device, each.backend) == (device, backend)}
-            cells = (f"{steps[step].median * 1e6:.2f}" if step in steps else "-" for step in host.STEPS)
-            table.add_row(device, backend, *cells)
-        screen = console(False)
-        screen.print(table)
-        screen.print("choice and launcher are within op; check and launch within launcher; - not measured here")
-    write_json(args, [each._asdict() for each in found])
-    return 0
+
+def _chains_table(found: Sequence[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("chain", title="an op in a chain on 16 numbers, one thread, microseconds", title_justify="left")
+    peer = found[0].peer
+    for head in ("gpunet", *((peer, f"{peer} / gpunet") if peer else ())):
+        table.add_column(head, justify="right")
+    for each in found:
+        cells = [each.step.removeprefix("chain "), f"{each.median * 1e6:.2f}"]
+        if peer:
+            cells += [f"{each.theirs * 1e6:.2f}", f"{each.ratio:.2f} [{each.ratio_low:.2f}, {each.ratio_high:.2f}]"]
+        table.add_row(*cells)
+    return table
 
 
 # ------------------------------------------------------------------------------------------------------------- usage
@@ -174,11 +198,11 @@ def _need_variant(variant: str | None, ops: Sequence[str]) -> None:
 def _need_sizes(args: argparse.Namespace, ops: Sequence[str]) -> None:
     from gpunet.measure.calls import suites
 
-    known = [each.name for op in ops for each in suites.sizes(op, (args.tier,))]
+    known = [each.name for op in ops for each in suites.sizes(op, args.tier)]
     for name in args.sizes or ():
         if name not in known:
             told = ", ".join(dict.fromkeys(known))
-            raise UsageError(f"bench: --sizes must be among {told} in tier {args.tier}, got {name!r}")
+            raise UsageError(f"bench: --sizes must be among {told} in tier {' and '.join(args.tier)}, got {name!r}")
 
 
 def _asked(args: argparse.Namespace) -> str:
