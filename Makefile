@@ -23,7 +23,7 @@ sim:        ## the Numba-CUDA kernels in Numba's simulator: every case, entry, r
 	NUMBA_ENABLE_CUDASIM=1 python -m pytest -q -n auto -m numba_cuda tests
 
 mutants:    ## break the kernels on purpose and see the proof notice: one table for each language
-	python tests/mutants.py && python tests/mutants_cuda.py && python tests/mutants_numba.py
+	failed=0; for each in mutants mutants_cuda mutants_numba; do python tests/$$each.py || failed=1; done; exit $$failed
 
 gpu:        ## on a machine with a GPU: its tests, compute-sanitizer, the ladder against PyTorch (9 minutes)
 	.ci/gpu

@@ -22,6 +22,7 @@ VARIABLES = {
     "GPUNET_CHECK": "1 synchronises after each launch and refuses a NaN that was not in the inputs",
     "GPUNET_DATA": "folder searched first for data sets",
     "GPUNET_SEED": "seed of the first random state (default 0)",
+    "GPUNET_SIM_SEED": "seed of the order in which device sim runs threads and blocks (default 0)",
     "GPUNET_NUM_THREADS": "threads of the processor's kernels (default: OMP_NUM_THREADS and its like, else all cores)",
     "GPUNET_CACHE": "folder of compiled kernels and records (default: the user's cache folder)",
 }
@@ -47,6 +48,8 @@ class Settings:
     """Folder searched first for data sets."""
     seed: int = 0
     """Seed of the first random state."""
+    sim_seed: int = 0
+    """Seed of the order in which device ``sim`` runs threads and blocks."""
     threads: int | None = None
     """Threads of the processor's kernels; None: as many as there are cores."""
     cache: str | None = None
@@ -98,6 +101,7 @@ def _read_environment() -> Settings:
         check=bool(_integer("GPUNET_CHECK", 0, 0, 1)),
         data=os.environ.get("GPUNET_DATA", "").strip() or None,
         seed=_integer("GPUNET_SEED", 0, 0, 2**64 - 1),
+        sim_seed=_integer("GPUNET_SIM_SEED", 0, 0, 2**64 - 1),
         threads=_threads(),
         cache=os.environ.get("GPUNET_CACHE", "").strip() or None,
     )
@@ -115,13 +119,14 @@ def reload() -> None:
 
 
 class _Local(threading.local):
-    """What the context managers of this thread ask for."""
+    """What the context managers of this thread ask for. Every launch asks: ``local.__dict__`` is found but once."""
 
-    backend: str | None = None
-    variants: dict[str, str] | None = None
-    fused: bool | None = None
-    free: bool = False  # neither these nor the environment's count: gn.explain looks at what would run by itself
-    phase: str = "forward"  # which half of training is running; the graph sets it, traces show it
+    def __init__(self) -> None:
+        self.backend: str | None = None
+        self.variants: dict[str, str] | None = None
+        self.fused: bool | None = None
+        self.free = False  # neither these nor the environment's count: gn.explain looks at what would run by itself
+        self.phase = "forward"  # which half of training is running; the graph sets it, traces show it
 
 
 local = _Local()
@@ -129,7 +134,14 @@ local = _Local()
 
 def wanted_backend() -> str | None:
     """The backend asked for by name in this thread or by the environment, or None."""
-    return None if local.free else local.backend or settings.backend
+    own = local.__dict__
+    return None if own["free"] else own["backend"] or settings.backend
+
+
+def any_variant() -> bool:
+    """Whether a rung was asked for by name for any entry."""
+    own = local.__dict__
+    return bool((own["variants"] or settings.variants) and not own["free"])
 
 
 def wanted_variant(entry: str) -> str | None:
@@ -143,11 +155,19 @@ def wanted_variant(entry: str) -> str | None:
     return None
 
 
+def wanted(entry: str) -> tuple[str | None, str | None]:
+    """Backend and rung asked for by name for this entry: both at once, for every launch asks."""
+    own = local.__dict__
+    if own["free"]:
+        return None, None
+    rung = wanted_variant(entry) if own["variants"] or settings.variants else None
+    return own["backend"] or settings.backend, rung
+
+
 def wanted_fused() -> bool | None:
     """Whether fused entries were asked for (True) or ruled out (False) in this thread or by the environment."""
-    if local.fused is not None:
-        return local.fused
-    return None if local.free else settings.fused
+    own = local.__dict__
+    return settings.fused if own["fused"] is None and not own["free"] else own["fused"]
 
 
 @contextmanager

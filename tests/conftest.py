@@ -9,25 +9,27 @@ import threadpoolctl
 
 import gpunet as gn
 from gpunet import config, devices, random
-from tests.product import NO_GPU
+from tests import product
 
 MISSING = pytest.StashKey[str]()  # why a test that --require-gpu wants to run cannot
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--require-gpu", action="store_true", help="fail, not skip, where a GPU is needed and missing")
+    told = "run the kernels of a GPU on it and not on sim; fail, not skip, where it is missing"
+    parser.addoption("--require-gpu", action="store_true", help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # The products here are small, and pytest-xdist already uses every core.
     threadpoolctl.threadpool_limits(1)
+    product.require_gpu = config.getoption("--require-gpu")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--require-gpu"):
         return
     for item in items:
-        needing = [m for m in item.iter_markers("skip") if str(m.kwargs.get("reason", "")).startswith(NO_GPU)]
+        needing = [m for m in item.iter_markers("skip") if str(m.kwargs.get("reason", "")).startswith(product.NO_GPU)]
         if needing:
             item.own_markers = [mark for mark in item.own_markers if mark not in needing]
             item.stash[MISSING] = needing[0].kwargs["reason"]

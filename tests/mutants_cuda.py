@@ -19,8 +19,8 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,7 @@ from tests.cases import CASES  # noqa: E402
 from tests.mutants_cuda_faults import Fault, File, chosen  # noqa: E402
 from tests.mutants_cuda_known import EQUIVALENT, EXTRA, SMALL  # noqa: E402
 from tests.mutants_cuda_text import active_lines, blanked  # noqa: E402
+from tests.mutants_table import table  # noqa: E402
 from tests.processes import scatter  # noqa: E402
 from tests.product import calls, definition, takes  # noqa: E402
 from tests.tolerances import assert_within  # noqa: E402
@@ -54,6 +55,8 @@ LIMIT = 4_000_000  # memory accesses of one thread; honest ones make a hundredth
 SECONDS = 20  # of processor time beyond what the right kernel takes; then it counts as endless
 COMMON = "common"
 CONTROL = "no fault"  # one of each file: its text goes the same way, and nothing must be noticed
+#: what a whole run must make: as many kinds of faults, as many faults
+KINDS, FAULTS = 12, 150
 HOW = ("report", "wrong", "refused", "endless", "crash")
 
 
@@ -324,20 +327,6 @@ def reason(mutant: Mutant) -> str | None:
     return None
 
 
-def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Counts of (name, outcome) as a table."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, outcome in rows:
-        counts[name][outcome] += 1
-    counts["all"] = sum(counts.values(), Counter())
-    columns = (*HOW, "equivalent", "survived")
-    print(f"\n{title:<34}   made caught " + " ".join(f"{each:>{max(6, len(each))}}" for each in columns))
-    for name, each in counts.items():
-        caught = sum(each[how] for how in HOW)
-        cells = " ".join(f"{each[one]:>{max(6, len(one))}}" for one in columns)
-        print(f"{name:<34} {sum(each.values()):>6} {caught:>6} {cells}")
-
-
 def main(arguments: list[str]) -> int:
     """Prints the tables and the survivors; 1 if too few are caught, or one survived that is not known to be equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -348,8 +337,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("-v", action="store_true", help="print each fault and how it was noticed")
     given = parser.parse_args(arguments)
     if why := emulator.why_not():
-        print(f"nothing is broken here: {why}")
-        return 0
+        print(f"no kernel can be broken here: {why}")
+        return 1
     prepare()
     begin = time.monotonic()
     shop = Workshop(given.files, given.workers)
@@ -370,14 +359,17 @@ def main(arguments: list[str]) -> int:
             if given.v or how == "survived":
                 print(f"{how} {told.splitlines()[0] if told else ''}  {mutant}", flush=True)
     outcomes.sort(key=lambda each: made.index(each[0]))
-    table("kind", sorted((mutant.kind, how) for mutant, how, _ in outcomes))
-    table("file", ((mutant.file, how) for mutant, how, _ in outcomes))
-    return verdict(shop, outcomes)
+    table("kind", HOW, sorted((mutant.kind, how) for mutant, how, _ in outcomes))
+    table("file", HOW, ((mutant.file, how) for mutant, how, _ in outcomes))
+    return verdict(shop, outcomes, whole=not given.files and not given.kind)
 
 
-def verdict(shop: Workshop, outcomes: list[tuple[Mutant, str, str]]) -> int:
+def verdict(shop: Workshop, outcomes: list[tuple[Mutant, str, str]], whole: bool) -> int:
     """Prints what is not as it should be, and returns 1 if there is something."""
     wrong = list(shop.broken)
+    kinds = {mutant.kind for mutant, _, _ in outcomes}
+    if whole and (len(kinds) < KINDS or len(outcomes) < FAULTS):
+        wrong.append(f"a whole run must make {FAULTS} faults of {KINDS} kinds, got {len(outcomes)} of {len(kinds)}")
     wrong += [f"survived  {mutant}" for mutant, how, _ in outcomes if how == "survived"]
     for mutant in (mutant for mutant, how, _ in outcomes if how in HOW):
         if reason(mutant):

@@ -17,7 +17,7 @@ import ast
 import os
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ from tests import numba_rules  # noqa: E402
 from tests.cases import CASES  # noqa: E402
 from tests.mutants_numba_faults import Fault, File, chosen  # noqa: E402
 from tests.mutants_numba_known import EQUIVALENT, EXTRA  # noqa: E402
+from tests.mutants_table import table  # noqa: E402
 from tests.processes import scatter  # noqa: E402
 from tests.product import calls, definition, takes  # noqa: E402
 from tests.tolerances import assert_within  # noqa: E402
@@ -223,20 +224,6 @@ def reason(mutant: Mutant) -> str | None:
     return None
 
 
-def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Counts of (name, outcome) as a table."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, outcome in rows:
-        counts[name][outcome] += 1
-    counts["all"] = sum(counts.values(), Counter())
-    columns = (*HOW, "equivalent", "survived")
-    print(f"\n{title:<34}   made caught " + " ".join(f"{each:>{max(6, len(each))}}" for each in columns))
-    for name, each in counts.items():
-        caught = sum(each[how] for how in HOW)
-        cells = " ".join(f"{each[one]:>{max(6, len(one))}}" for one in columns)
-        print(f"{name:<34} {sum(each.values()):>6} {caught:>6} {cells}")
-
-
 def main(arguments: list[str]) -> int:
     """Prints the tables and the survivors; 1 if too few are caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -265,8 +252,8 @@ def main(arguments: list[str]) -> int:
             print(f"{how} {told.splitlines()[0] if told else ''}  {mutant}", flush=True)
     order = {id(mutant): k for k, mutant in enumerate(made)}
     outcomes.sort(key=lambda each: order[id(each[0])])
-    table("kind", sorted((mutant.fault.kind, how) for mutant, how in outcomes))
-    table("file", ((mutant.file.path.stem, how) for mutant, how in outcomes))
+    table("kind", HOW, sorted((mutant.fault.kind, how) for mutant, how in outcomes))
+    table("file", HOW, ((mutant.file.path.stem, how) for mutant, how in outcomes))
     caught = sum(how in HOW for _, how in outcomes)
     share = caught / max(1, sum(how != "equivalent" for _, how in outcomes))
     took = time.monotonic() - begin

@@ -21,6 +21,7 @@ from tests.cases import CASES, Case
 DTYPES = ("float32", "float64")
 GPU_BACKENDS = ("cupy", "numba_cuda")
 NO_GPU = "no GPU"  # how the reason of a skip begins that --require-gpu turns into a failure
+require_gpu = False  # --require-gpu was given: `sim` does not stand in for a GPU; set before tests are collected
 
 
 def wanted_of(tensors: list[gn.Tensor | None]) -> list[gn.Tensor]:
@@ -120,11 +121,16 @@ def definition(call: Call) -> Any:
         return kernel.function(*arrays, **call.params)
 
 
+def kinds_of(backend: str) -> tuple[str, ...]:
+    """The kinds of device that count for the backend, first choice first."""
+    return ("cuda",) if require_gpu and backend in GPU_BACKENDS else devices.BACKENDS[backend].devices
+
+
 @cache
 def why_not(backend: str) -> str | None:
-    """None when the backend can run on one of its devices, else the reasons."""
+    """None when the backend can run on one of the devices that count, else the reasons."""
     record = devices.BACKENDS[backend]
-    reasons = {kind: record.why_not(kind) for kind in record.devices}
+    reasons = {kind: record.why_not(kind) for kind in kinds_of(backend)}
     if not all(reasons.values()):
         return None
     told = "; ".join(f"{kind}: {reason}" for kind, reason in reasons.items())
@@ -133,9 +139,9 @@ def why_not(backend: str) -> str | None:
 
 @cache
 def device_of(backend: str) -> Device:
-    """The first device of the backend that can run here."""
+    """The first device that counts for the backend and can run here."""
     record = devices.BACKENDS[backend]
-    return devices.device(next(kind for kind in record.devices if record.why_not(kind) is None))
+    return devices.device(next(kind for kind in kinds_of(backend) if record.why_not(kind) is None))
 
 
 def _kernels(entry: str, backend: str) -> tuple[list[Kernel], str | None]:
@@ -170,6 +176,7 @@ def _of_backend(
 ) -> Iterator[Any]:
     found, reason = _kernels(entry, backend)
     marks = [getattr(pytest.mark, backend)] + ([pytest.mark.skip(reason=reason)] if reason else [])
+    only_running = only_running and not (require_gpu and backend in GPU_BACKENDS)
     if reason and (only_running or not found):
         if not only_running:
             yield pytest.param(None, id=f"{entry}-all-{backend}", marks=marks)

@@ -8,6 +8,7 @@ import pytest
 
 from gpunet import devices, dispatch
 from gpunet.dispatch import Call, Kernel
+from tests import product
 from tests.cases import CASES, Case
 from tests.product import DTYPES, calls, definition, run, takes, why_not
 from tests.tolerances import AGREEMENT, outputs
@@ -28,6 +29,10 @@ def parameters() -> list[Any]:
         if any(rung_of(a, call) and rung_of(b, call) for call in calls(case, dtype)):
             marks = [getattr(pytest.mark, a), getattr(pytest.mark, b)]
             found.append(pytest.param(case, dtype, a, b, id=f"{case}-{a}-{b}-{dtype}", marks=marks))
+    for name in product.GPU_BACKENDS if product.require_gpu else ():
+        if reason := why_not(name):
+            marks = [getattr(pytest.mark, name), pytest.mark.skip(reason=reason)]
+            found.append(pytest.param(None, "", "", "", id=f"all-{name}", marks=marks))
     if not found:
         have = [
             name

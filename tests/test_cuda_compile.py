@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpunet import cuda
+from gpunet.config import settings
 from gpunet.cuda import compile as nvrtc
 from gpunet.cuda import launch, source, store, table
 from gpunet.errors import ArgumentError, CompileError, EmulatorError, KernelError
@@ -80,6 +81,23 @@ def test_the_table_is_written_as_it_is_read(tmp_path, monkeypatch):
 
 
 ERROR = 'extern "C" __global__ void k(float* y) {\n    int n = 3;\n    y[n] = nothing;\n}\n'
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("name", "value"), [
+    ("std", "c++17"), ("fma", False), ("ftz", True), ("prec_div", False), ("prec_sqrt", False), ("lineinfo", False),
+    ("define_macro", [("real", "float"), ("MORE", "1")]), ("ptxas_options", ["-v", "-O1"]),
+])  # fmt: skip
+def test_every_option_is_part_of_the_name_in_the_cache(monkeypatch, tmp_path, name: str, value: object):
+    options, compiled = nvrtc._options, []
+    relu = launch.load("relu", real="float").source
+    monkeypatch.setattr(settings, "cache", str(tmp_path))
+    monkeypatch.setattr(nvrtc, "_compile", lambda source, asked: (b"", compiled.append(asked[name]) or ""))
+    right = [nvrtc.compile_cubin(relu, "sm_90").path for _ in range(2)]
+    monkeypatch.setattr(nvrtc, "_options", lambda *given: {**options(*given), name: value})
+    other = nvrtc.compile_cubin(relu, "sm_90").path
+    assert right[0] == right[1] != other
+    assert compiled[1:] == [value]  # what is in the name is what the compiler was given, and once each
 
 
 @needs_nvrtc

@@ -1,5 +1,7 @@
 """What the guard between a launcher and a kernel refuses, and in which words."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -129,11 +131,16 @@ def test_wide_elements():
     assert "begin at a multiple of 16 bytes" in message(other, [floats(9)[1:], 2])
 
 
-def test_index_range(k: Signature):
-    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (2**31,), (1,))
-    assert huge.size > guard.INDEX_LIMIT  # the check itself is on sizes; no test allocates that much
-    other = source(TEXT, real="float").signatures["other"]
-    assert any(each.dtype.itemsize == 8 for each in other.parameters if not each.pointer)
+def test_index_range():
+    text = 'extern "C" __global__ void {}(unsigned char* y, {} n) {{}}\n'
+    kernels = source(text.format("ints", "int") + text.format("longs", "long long")).signatures
+    huge = np.zeros(2**31, np.uint8)  # pages that nobody touches are never there
+    told = message(kernels["ints"], [huge, 5])
+    assert "argument 0 'unsigned char* y' must have at most 2147483647 elements" in told
+    assert "got 2147483648; split the batch" in told
+    for kernel, array in ((kernels["ints"], huge[:-1]), (kernels["longs"], huge)):
+        for check in (guard.Quick(kernel), partial(guard.check, kernel)):
+            assert check((1, 1, 1), (32, 1, 1), [array, 5]) == [array, 5]
 
 
 @pytest.mark.parametrize(("grid", "block", "words"), [

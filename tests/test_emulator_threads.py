@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gpunet import config
 from gpunet.cuda import emulator
 from gpunet.errors import EmulatorError
 from tests.emulated import floats, needs_emulator, refused, run, unwritten
@@ -311,6 +312,37 @@ extern "C" __global__ void k(float* y) {
     run(text, 1, 32, unwritten(32), SIZE=64, shared=232448 - 256)
     refused("launch", text, (1, 70000), 32, unwritten(32), SIZE=64)
     refused("launch", text, 1, (1, 1, 65), unwritten(65), SIZE=65)
+
+
+def test_launch_bounds():
+    text = """
+constexpr int MOST = 2 * SIZE;
+extern "C" __global__ void __launch_bounds__(MOST, 1) k(float* y) {
+    y[threadIdx.y * blockDim.x + threadIdx.x] = 1.0f;
+}
+"""
+    run(text, 1, (32, 4), unwritten(128), SIZE=64)
+    told = str(refused("launch", text, 1, (32, 5), unwritten(160), SIZE=64))
+    assert told == "k: launch: its __launch_bounds__ lets a block have 128 threads, got (32, 5, 1), 160 threads"
+    run(text, 1, (32, 5), unwritten(160), SIZE=80)
+    run(text.replace("__launch_bounds__(MOST, 1)", ""), 1, 1024, unwritten(1024), SIZE=64)
+
+
+def test_the_environment_chooses_the_order_of_threads(monkeypatch: pytest.MonkeyPatch):
+    text = """
+extern "C" __global__ void k(int* y, int* before) {
+    y[threadIdx.x] = atomicAdd(before, 1);
+}
+"""
+    orders = []
+    for seed in ("1", "1", "2"):
+        monkeypatch.setenv("GPUNET_SIM_SEED", seed)
+        config.reload()
+        y, before = np.zeros(64, np.int32), np.zeros(1, np.int32)
+        run(text, 1, 64, y, before)
+        assert sorted(y) == list(range(64))
+        orders.append(list(y))
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_endless_loop_and_trap():

@@ -14,6 +14,7 @@ import gpunet as gn
 import gpunet.kernels
 from gpunet import config, devices, dispatch
 from gpunet import functional as F
+from gpunet.cuda.source import kernel_names
 from gpunet.dispatch import REFERENCE, Kernel
 from tests.cases import CASES
 from tests.product import Proof, calls, definition
@@ -117,6 +118,14 @@ def test_kernel_file_has_its_header(path: Path):
     lines = path.read_text().split("\n")
     assert lines[0].startswith(f'"""{op} on ')
     assert f"# op: gpunet/ops/{op}.py" in lines[1:20]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kernels").glob("*/*.cu")), ids=lambda path: path.stem)
+def test_every_cuda_kernel_has_its_header(path: Path):
+    text = path.read_text()
+    titles = re.findall(r"^// (\w+)(?=:|$)", text, re.MULTILINE)
+    lacking = [name for name in kernel_names(text) if name not in titles]
+    assert not lacking, "above it write // <name> and the fixed fields, or // <name>: as <another>, but ..."
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -1,12 +1,16 @@
 """The two tools that break kernels on purpose still work: on a few kernels here, on all of them by `make mutants`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gpunet.cuda.source import blank_comments
+from tests import mutants_cuda
 from tests.emulated import needs_emulator, source
 from tests.mutants_cuda import Shelf
 from tests.mutants_cuda_faults import RULES, faults
@@ -15,9 +19,10 @@ from tests.mutants_cuda_text import active_lines, blanked, units
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(tool: str, *arguments: str) -> tuple[int, str]:
+def run(tool: str, *arguments: str, **variables: str) -> tuple[int, str]:
     command = [sys.executable, str(ROOT / "tests" / tool), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -40,6 +45,26 @@ def test_broken_cuda_kernels_are_noticed():
         assert int(caught) == int(report) + int(wrong) + int(refused) + int(endless) + int(crash)
         assert int(made) == int(caught) + int(equal)
         assert int(survived) == 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "faults", "whole", "code"), [(12, 150, True, 0), (11, 150, True, 1), (12, 149, True, 1), (1, 1, False, 0)]
+)
+def test_a_whole_run_must_make_faults_enough(capsys, kinds: int, faults: int, whole: bool, code: int):
+    shop: Any = SimpleNamespace(broken=[], wanted=[])
+    mutants: Any = [
+        SimpleNamespace(kind=str(k % kinds), file="", source="", texts={"": "line"}, line=1, change="")
+        for k in range(faults)
+    ]
+    assert mutants_cuda.verdict(shop, [(each, "wrong", "") for each in mutants], whole) == code
+    told = f"a whole run must make 150 faults of 12 kinds, got {faults} of {kinds}"
+    assert (told in capsys.readouterr().out) == bool(code)
+
+
+def test_without_a_compiler_no_table_is_no_success(tmp_path: Path):
+    code, told = run("mutants_cuda.py", PATH=str(tmp_path))
+    assert code == 1
+    assert "install g++ 11 or newer" in told
 
 
 #: a kernel with a place for every rule

@@ -9,11 +9,14 @@ import pytest
 import gpunet as gn
 import gpunet.functional as F
 from gpunet import config, devices, watch
+from gpunet.cuda import emulator
 from gpunet.errors import ArgumentError, DeviceError, KernelError, NoKernelError
 from tests.own_kernel import ran, register, registry  # noqa: F401 the fixture is used by name
 
 HERE = Path(__file__).name
-VARIABLES = ("DEVICE", "BACKEND", "DEBUG", "CHECK", "SEED", "VARIANT_RELU", "VARIANT_CONV", "VARIANT_MATMUL")
+VARIABLES = (
+    "DEVICE", "BACKEND", "DEBUG", "CHECK", "SEED", "SIM_SEED", "VARIANT_RELU", "VARIANT_CONV", "VARIANT_MATMUL"
+)  # fmt: skip
 pytestmark = pytest.mark.usefixtures("registry")
 
 
@@ -55,6 +58,7 @@ def test_environment_asks_by_name(environment):
         ({"DEBUG": "yes"}, "GPUNET_DEBUG must be an integer from 0 to 4, got 'yes'"),
         ({"CHECK": "2"}, "GPUNET_CHECK must be an integer from 0 to 1"),
         ({"SEED": "-1"}, "GPUNET_SEED must be an integer from 0 to"),
+        ({"SIM_SEED": "odd"}, "GPUNET_SIM_SEED must be an integer from 0 to .*, got 'odd'"),
         ({"VARIANT_RELU": "forward=mine,other"}, "GPUNET_VARIANT_RELU must be a rung, or entry=rung,entry=rung, got"),
         ({"VARIANT_RELU": "forward="}, "GPUNET_VARIANT_RELU must be a rung"),
     ],
@@ -80,8 +84,9 @@ def test_unknown_names_in_variables_stop_the_next_launch(environment, variables,
 
 
 def test_seed_and_blank_variables(environment):
-    environment(SEED=" 17 ", DEBUG="  ", BACKEND=" ")
+    environment(SEED=" 17 ", SIM_SEED="3", DEBUG="  ", BACKEND=" ")
     assert (config.settings.seed, config.settings.debug, config.settings.backend) == (17, 0, None)
+    assert emulator.options.seed == 3
 
 
 def test_debug_tells_each_choice_once_and_each_launch(environment, capsys):

@@ -111,12 +111,13 @@ def compile_cubin(source: Source, arch: str, fma: bool = True) -> Cubin:
     nvrtc = version()
     if not re.fullmatch(r"sm_\d+[af]?", arch):
         raise ArgumentError(f"cuda: arch must be sm_<number>, such as {', '.join(ARCHITECTURES)}, got {arch!r}")
-    name = store.key(nvrtc, arch, fma, sorted(source.defines.items()), source.text, sorted(source.included.items()))
+    options = _options(source, arch, fma)
+    name = store.key(nvrtc, sorted(options.items()), source.text, sorted(source.included.items()))
     path = store.folder("cubin") / f"{source.path.stem}-{arch}-{name}.cubin"
     table = path.with_suffix(".json")
 
     def make(target: Path) -> None:
-        code, log = _compile(source, arch, fma)
+        code, log = _compile(source, options)
         told = json.dumps({kernel: asdict(each) for kernel, each in parse_resources(log).items()})
         # First the table, then the code: whoever finds the code finds the table too.
         table.unlink(missing_ok=True)
@@ -128,21 +129,26 @@ def compile_cubin(source: Source, arch: str, fma: bool = True) -> Cubin:
     return Cubin(path, arch, {kernel: Resources(**row) for kernel, row in rows.items()})
 
 
-def _compile(source: Source, arch: str, fma: bool) -> tuple[bytes, str]:
-    _, program, options = _nvrtc()
-    asked = options(
-        name=source.path.name,
-        arch=arch,
-        std="c++20",
-        fma=fma,
-        ftz=False,
-        prec_div=True,
-        prec_sqrt=True,
-        lineinfo=True,
-        include_path=[*map(str, source.includes), *_toolkit_headers()],
-        define_macro=list(source.defines.items()) or None,
-        ptxas_options=["-v"],
-    )
+def _options(source: Source, arch: str, fma: bool) -> dict[str, Any]:
+    """What a file is compiled with, under cuda.core's names; each of them is part of the cubin's name in the cache."""
+    return {
+        "name": source.path.name,
+        "arch": arch,
+        "std": "c++20",
+        "fma": fma,
+        "ftz": False,
+        "prec_div": True,
+        "prec_sqrt": True,
+        "lineinfo": True,
+        "include_path": [*map(str, source.includes), *_toolkit_headers()],
+        "define_macro": sorted(source.defines.items()) or None,
+        "ptxas_options": ["-v"],
+    }
+
+
+def _compile(source: Source, options: dict[str, Any]) -> tuple[bytes, str]:
+    _, program, core_options = _nvrtc()
+    asked, arch = core_options(**options), options["arch"]
     if settings.debug >= 3:
         print(f"gpunet: compiling {source.path.name} for {arch}: {asked}", file=sys.stderr)  # noqa: T201 asked for
     if settings.debug >= 4:

@@ -14,22 +14,27 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpunet.config import settings
 from gpunet.errors import EmulatorError
 
 greenlet: Any = importlib.import_module("greenlet")
 
 
-@dataclass
 class Options:
     """How blocks are run."""
 
-    seed: int = 0
-    """Even: threads of a block in their order; odd: in reverse."""
+    @property
+    def seed(self) -> int:
+        """Even: threads of a block in their order; odd: in reverse. ``GPUNET_SIM_SEED``."""
+        return settings.sim_seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        settings.sim_seed = value
 
 
 options = Options()

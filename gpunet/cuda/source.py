@@ -36,6 +36,7 @@ TYPES = {**_FLOATS, **{name: (code, 1) for name, code in _INTEGERS.items()}, **_
 
 _BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
 _KERNEL = re.compile(rf'extern\s+"C"\s+{_BOUNDS}__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(([^)]*)\)')
+_BOUND = re.compile(r"__launch_bounds__\s*\(([^,)]*)")
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -58,11 +59,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """A kernel's name, parameters, and the line it begins on."""
+    """A kernel's name, parameters, the line it begins on, and what ``__launch_bounds__`` says."""
 
     name: str
     parameters: tuple[Parameter, ...]
     line: int
+    bound: str = ""
+    """Most threads of a block, as the source spells it: ``256``, or a constant's name; empty where it says nothing."""
 
 
 def blank_comments(text: str) -> str:
@@ -113,7 +116,9 @@ class Source:
             name, inside = match.groups()
             pieces = [each for each in (part.strip() for part in inside.split(",")) if each and each != "void"]
             line = plain.count("\n", 0, match.start(1)) + 1
-            found[name] = Signature(name, tuple(self._parameter(name, each) for each in pieces), line)
+            bound = _BOUND.search(match.group())
+            parameters = tuple(self._parameter(name, each) for each in pieces)
+            found[name] = Signature(name, parameters, line, bound.group(1).strip() if bound else "")
         return found
 
     def _parameter(self, kernel: str, text: str) -> Parameter:

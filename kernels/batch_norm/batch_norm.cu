@@ -99,7 +99,8 @@ extern "C" __global__ void batch_norm_forward_plain(real* __restrict__ y, real* 
     }
 }
 
-// batch_norm_forward_eval_plain: as batch_norm_forward_plain without its first two passes.
+// batch_norm_forward_eval_plain: as batch_norm_forward_plain, but with given statistics: no sums, nothing shared, and x
+// is read once.
 extern "C" __global__ void batch_norm_forward_eval_plain(real* __restrict__ y, const real* __restrict__ x,
                                                          const real* __restrict__ mean,
                                                          const real* __restrict__ var, const real* __restrict__ w,
@@ -113,7 +114,7 @@ extern "C" __global__ void batch_norm_forward_eval_plain(real* __restrict__ y, c
     }
 }
 
-// batch_norm_grad_wb_plain: as the first pass of batch_norm_forward_plain, with two sums.
+// batch_norm_grad_wb_plain: as the first pass of batch_norm_forward_plain, but with two sums; gy and x are read once.
 extern "C" __global__ void batch_norm_grad_wb_plain(real* __restrict__ gw, real* __restrict__ gb,
                                                     const real* __restrict__ gy, const real* __restrict__ x,
                                                     const real* __restrict__ mean,
@@ -136,7 +137,7 @@ extern "C" __global__ void batch_norm_grad_wb_plain(real* __restrict__ gw, real*
     }
 }
 
-// batch_norm_grad_x_plain: as the last pass of batch_norm_forward_plain, with gy and x read.
+// batch_norm_grad_x_plain: as the last pass of batch_norm_forward_plain, but gy and x are read once; nothing shared.
 extern "C" __global__ void batch_norm_grad_x_plain(real* __restrict__ gx, const real* __restrict__ gy,
                                                    const real* __restrict__ x, const real* __restrict__ w,
                                                    const real* __restrict__ mean, const real* __restrict__ invstd,
@@ -150,7 +151,7 @@ extern "C" __global__ void batch_norm_grad_x_plain(real* __restrict__ gx, const 
     }
 }
 
-// batch_norm_grad_x_eval_plain: as batch_norm_grad_x_plain, of gy alone.
+// batch_norm_grad_x_eval_plain: as batch_norm_grad_x_plain, but of gy alone: one product an element.
 extern "C" __global__ void batch_norm_grad_x_eval_plain(real* __restrict__ gx, const real* __restrict__ gy,
                                                         const real* __restrict__ w,
                                                         const real* __restrict__ invstd, int C, int S,
@@ -499,14 +500,15 @@ __device__ __forceinline__ void grad_wb_rows(double* partial, const real* gy, co
     partial[static_cast<long long>(gridDim.y) * C + at] = plain;
 }
 
-// batch_norm_grad_wb_split: as batch_norm_forward_split, with gy and x read and two sums written for each part.
+// batch_norm_grad_wb_split: as batch_norm_forward_split, but gy and x are read, and two sums written for each part.
 extern "C" __global__ void batch_norm_grad_wb_split(double* __restrict__ partial, const real* __restrict__ gy,
                                                     const real* __restrict__ x, const real* __restrict__ mean,
                                                     long long N, int C, int S, int chunk) {
     grad_wb_rows<1>(partial, gy, x, mean, N, C, S, chunk);
 }
 
-// batch_norm_grad_wb_split_columns: as batch_norm_forward_split_columns, with those two sums.
+// batch_norm_grad_wb_split_columns: as batch_norm_forward_split_columns, but with the two sums of
+// batch_norm_grad_wb_split.
 extern "C" __global__ void batch_norm_grad_wb_split_columns(double* __restrict__ partial,
                                                             const real* __restrict__ gy,
                                                             const real* __restrict__ x,
@@ -529,7 +531,7 @@ extern "C" __global__ void batch_norm_grad_wb_split_columns(double* __restrict__
     partial[(gridDim.y + here.part) * columns + column] = all.plain;
 }
 
-// batch_norm_grad_wb_split_combine: as batch_norm_forward_split_combine, with sums to add.
+// batch_norm_grad_wb_split_combine: as batch_norm_forward_split_combine, but what it reads are sums, to be added.
 extern "C" __global__ void batch_norm_grad_wb_split_combine(real* __restrict__ gw, real* __restrict__ gb,
                                                             const double* __restrict__ partial,
                                                             const real* __restrict__ invstd, int C, int parts,
@@ -550,7 +552,7 @@ extern "C" __global__ void batch_norm_grad_wb_split_combine(real* __restrict__ g
     gb[c] = real(plain);
 }
 
-// batch_norm_grad_x_split: as batch_norm_forward_split_values, with gy and x read: grad_wb has just done so.
+// batch_norm_grad_x_split: as batch_norm_forward_split_values, but gy and x are read: grad_wb has just done so.
 extern "C" __global__ void batch_norm_grad_x_split(real* __restrict__ gx, const real* __restrict__ gy,
                                                    const real* __restrict__ x, const real* __restrict__ w,
                                                    const real* __restrict__ mean, const real* __restrict__ invstd,
@@ -561,7 +563,7 @@ extern "C" __global__ void batch_norm_grad_x_split(real* __restrict__ gx, const 
     each<1>(walk<1>(backwards(), N, C, S, chunk, columns), gx, gy, x, line);
 }
 
-// batch_norm_grad_x_eval_split: as batch_norm_forward_eval_split, of gy alone.
+// batch_norm_grad_x_eval_split: as batch_norm_forward_eval_split, but of gy alone: one product an element.
 extern "C" __global__ void batch_norm_grad_x_eval_split(real* __restrict__ gx, const real* __restrict__ gy,
                                                         const real* __restrict__ w,
                                                         const real* __restrict__ invstd, long long N, int C, int S,
@@ -584,7 +586,8 @@ extern "C" __global__ void batch_norm_forward_vectorised(double* __restrict__ pa
     forward_rows<LANES>(partial, x, N, C, S, chunk);
 }
 
-// batch_norm_forward_vectorised_values: as batch_norm_forward_split_values along rows, 16 bytes at a time.
+// batch_norm_forward_vectorised_values: as batch_norm_forward_split_values along rows, but 16 bytes a load, and needs
+// as batch_norm_forward_vectorised.
 extern "C" __global__ void batch_norm_forward_vectorised_values(real* __restrict__ y, const real* __restrict__ x,
                                                                 const real* __restrict__ mean,
                                                                 const real* __restrict__ scale,
@@ -594,7 +597,8 @@ extern "C" __global__ void batch_norm_forward_vectorised_values(real* __restrict
     each<LANES>(along_rows<LANES>(backwards(), N, C, S, chunk), y, x, Affine{mean[c], scale[c], shift[c]});
 }
 
-// batch_norm_forward_eval_vectorised: as batch_norm_forward_eval_split along rows, 16 bytes at a time.
+// batch_norm_forward_eval_vectorised: as batch_norm_forward_eval_split along rows, but 16 bytes a load, and needs as
+// batch_norm_forward_vectorised.
 extern "C" __global__ void batch_norm_forward_eval_vectorised(real* __restrict__ y, const real* __restrict__ x,
                                                               const real* __restrict__ mean,
                                                               const real* __restrict__ var,
@@ -606,14 +610,16 @@ extern "C" __global__ void batch_norm_forward_eval_vectorised(real* __restrict__
     each<LANES>(along_rows<LANES>(forwards(), N, C, S, chunk), y, x, affine);
 }
 
-// batch_norm_grad_wb_vectorised: as batch_norm_grad_wb_split, 16 bytes at a time.
+// batch_norm_grad_wb_vectorised: as batch_norm_grad_wb_split, but 16 bytes a load, and needs as
+// batch_norm_forward_vectorised.
 extern "C" __global__ void batch_norm_grad_wb_vectorised(double* __restrict__ partial, const real* __restrict__ gy,
                                                          const real* __restrict__ x, const real* __restrict__ mean,
                                                          long long N, int C, int S, int chunk) {
     grad_wb_rows<LANES>(partial, gy, x, mean, N, C, S, chunk);
 }
 
-// batch_norm_grad_x_vectorised: as batch_norm_grad_x_split along rows, 16 bytes at a time.
+// batch_norm_grad_x_vectorised: as batch_norm_grad_x_split along rows, but 16 bytes a load, and needs as
+// batch_norm_forward_vectorised.
 extern "C" __global__ void batch_norm_grad_x_vectorised(real* __restrict__ gx, const real* __restrict__ gy,
                                                         const real* __restrict__ x, const real* __restrict__ w,
                                                         const real* __restrict__ mean,
@@ -625,7 +631,8 @@ extern "C" __global__ void batch_norm_grad_x_vectorised(real* __restrict__ gx, c
     each<LANES>(along_rows<LANES>(backwards(), N, C, S, chunk), gx, gy, x, line);
 }
 
-// batch_norm_grad_x_eval_vectorised: as batch_norm_grad_x_eval_split along rows, 16 bytes at a time.
+// batch_norm_grad_x_eval_vectorised: as batch_norm_grad_x_eval_split along rows, but 16 bytes a load, and needs as
+// batch_norm_forward_vectorised.
 extern "C" __global__ void batch_norm_grad_x_eval_vectorised(real* __restrict__ gx, const real* __restrict__ gy,
                                                              const real* __restrict__ w,
                                                              const real* __restrict__ invstd, long long N, int C, int S,

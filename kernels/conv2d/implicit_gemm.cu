@@ -311,6 +311,9 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS)
                                        area, 1, 1, sliding(1, 1, 1, 1, 1, 0), sliding(area, area, 1, 1, 1, 0), relu,
                                        blockIdx.z, gridDim.z);
 }
+
+// conv2d_forward_implicit_gemm_1x1_64: as conv2d_forward_implicit_gemm_1x1, but 64 filters x 128 pixels (double: 64) a
+// block, for layers of up to 64 filters.
 extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_forward_implicit_gemm_1x1_64(real* __restrict__ y, const real* __restrict__ x, const real* __restrict__ w,
                                         const real* __restrict__ b, int images, int channels, int padded_channels,
@@ -320,6 +323,9 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                                       area, 1, 1, sliding(1, 1, 1, 1, 1, 0), sliding(area, area, 1, 1, 1, 0), relu,
                                       blockIdx.z, gridDim.z);
 }
+
+// conv2d_forward_implicit_gemm_1x1_64x64: as conv2d_forward_implicit_gemm_1x1, but 64 filters x 64 pixels (double: 32)
+// a block and 4 filters a thread, for layers that have too few tiles for a device.
 extern "C" __global__ void __launch_bounds__(128, 4)
     conv2d_forward_implicit_gemm_1x1_64x64(real* __restrict__ y, const real* __restrict__ x, const real* __restrict__ w,
                                            const real* __restrict__ b, int images, int channels, int padded_channels,
@@ -353,6 +359,9 @@ extern "C" __global__ void __launch_bounds__(256, BLOCKS)
                                         gathering(blockIdx.z % sw, W, OW, KW, sw, dw, left, col_skip), 0,
                                         blockIdx.z / classes, gridDim.z / classes);
 }
+
+// conv2d_grad_x_implicit_gemm_64: as conv2d_grad_x_implicit_gemm, but 64 channels x 128 pixels (double: 64) a block,
+// for layers of up to 64 channels.
 extern "C" __global__ void __launch_bounds__(128, 3)
     conv2d_grad_x_implicit_gemm_64(real* __restrict__ gx, const real* __restrict__ gy, const real* __restrict__ w,
                                    int images, int filters, int padded_filters, int channels, int padded_channels,
@@ -366,6 +375,9 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                                        gathering(blockIdx.z % sw, W, OW, KW, sw, dw, left, col_skip), 0,
                                        blockIdx.z / classes, gridDim.z / classes);
 }
+
+// conv2d_grad_x_implicit_gemm_64x64: as conv2d_grad_x_implicit_gemm, but 64 channels x 64 pixels (double: 32) a block
+// and 4 channels a thread, for layers that have too few tiles for a device.
 extern "C" __global__ void __launch_bounds__(128, 4)
     conv2d_grad_x_implicit_gemm_64x64(real* __restrict__ gx, const real* __restrict__ gy, const real* __restrict__ w,
                                       int images, int filters, int padded_filters, int channels, int padded_channels,

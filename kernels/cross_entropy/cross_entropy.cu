@@ -353,6 +353,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     sums += 3LL * blockIdx.x;
     sums[0] = costs.row.sum, sums[1] = costs.distance, sums[2] = costs.weight;
 }
+
+// cross_entropy_forward_split_write: as cross_entropy_forward_split, but a block has a position: each thread reads what
+// one of its segments left, and what they add up to gives loss and lse.
 extern "C" __global__ void __launch_bounds__(256, 2)
     cross_entropy_forward_split_write(real* __restrict__ loss, real* __restrict__ lse, const real* __restrict__ x,
                                       const long long* __restrict__ target, const real* __restrict__ w,

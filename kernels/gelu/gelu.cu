@@ -58,7 +58,7 @@ extern "C" __global__ void gelu_forward_plain(real* __restrict__ y, const real* 
     if (i < size) y[i] = Exact::value(x[i]);
 }
 
-// gelu_forward_plain_tanh: as gelu_forward_plain, the form by tanh.
+// gelu_forward_plain_tanh: as gelu_forward_plain, but the form by tanh: one exponential, and no error function.
 extern "C" __global__ void gelu_forward_plain_tanh(real* __restrict__ y, const real* __restrict__ x,
                                                    long long size) {
     long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -72,7 +72,7 @@ extern "C" __global__ void gelu_grad_x_plain(real* __restrict__ gx, const real* 
     if (i < size) gx[i] = Exact::gradient(gy[i], x[i]);
 }
 
-// gelu_grad_x_plain_tanh: as gelu_grad_x_plain, the form by tanh.
+// gelu_grad_x_plain_tanh: as gelu_grad_x_plain, but the form by tanh.
 extern "C" __global__ void gelu_grad_x_plain_tanh(real* __restrict__ gx, const real* __restrict__ gy,
                                                   const real* __restrict__ x, long long size) {
     long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -135,7 +135,7 @@ extern "C" __global__ void gelu_forward_vectorised(real* __restrict__ y, const r
     values<Exact>(y, x, size);
 }
 
-// gelu_forward_vectorised_tanh: as gelu_forward_vectorised, the form by tanh.
+// gelu_forward_vectorised_tanh: as gelu_forward_vectorised, but the form by tanh.
 extern "C" __global__ void gelu_forward_vectorised_tanh(real* __restrict__ y, const real* __restrict__ x,
                                                         long long size) {
     values<ByTanh>(y, x, size);
@@ -147,7 +147,7 @@ extern "C" __global__ void gelu_grad_x_vectorised(real* __restrict__ gx, const r
     gradients<Exact>(gx, gy, x, size);
 }
 
-// gelu_grad_x_vectorised_tanh: as gelu_grad_x_vectorised, the form by tanh.
+// gelu_grad_x_vectorised_tanh: as gelu_grad_x_vectorised, but the form by tanh.
 extern "C" __global__ void gelu_grad_x_vectorised_tanh(real* __restrict__ gx, const real* __restrict__ gy,
                                                        const real* __restrict__ x, long long size) {
     gradients<ByTanh>(gx, gy, x, size);

@@ -358,7 +358,8 @@ extern "C" __global__ void layer_norm_forward_warp(real* __restrict__ y, real* _
     forward_row<1, 32>(y, mean, invstd, x, w, b, R, D, eps);
 }
 
-// layer_norm_forward_warp_short: the same for D up to 256, with a quarter of the registers and so more rows at a time.
+// layer_norm_forward_warp_short: as layer_norm_forward_warp, but for D up to 256, with a quarter of the registers and
+// so more rows at a time.
 extern "C" __global__ void layer_norm_forward_warp_short(real* __restrict__ y, real* __restrict__ mean,
                                                          real* __restrict__ invstd, const real* __restrict__ x,
                                                          const real* __restrict__ w, const real* __restrict__ b,
@@ -366,7 +367,7 @@ extern "C" __global__ void layer_norm_forward_warp_short(real* __restrict__ y, r
     forward_row<1, 8>(y, mean, invstd, x, w, b, R, D, eps);
 }
 
-// layer_norm_grad_x_warp: as layer_norm_forward_warp, with gy and x in registers.
+// layer_norm_grad_x_warp: as layer_norm_forward_warp, but gy and x are read once and kept: twice the registers.
 extern "C" __global__ void layer_norm_grad_x_warp(real* __restrict__ gx, const real* __restrict__ gy,
                                                   const real* __restrict__ x, const real* __restrict__ w,
                                                   const real* __restrict__ mean, const real* __restrict__ invstd,
@@ -374,7 +375,7 @@ extern "C" __global__ void layer_norm_grad_x_warp(real* __restrict__ gx, const r
     grad_x_row<1, 32>(gx, gy, x, w, mean, invstd, R, D);
 }
 
-// layer_norm_grad_x_warp_short: the same for D up to 256.
+// layer_norm_grad_x_warp_short: as layer_norm_grad_x_warp, but for D up to 256, with a quarter of the registers.
 extern "C" __global__ void layer_norm_grad_x_warp_short(real* __restrict__ gx, const real* __restrict__ gy,
                                                         const real* __restrict__ x, const real* __restrict__ w,
                                                         const real* __restrict__ mean,
@@ -397,7 +398,8 @@ extern "C" __global__ void layer_norm_forward_vectorised(real* __restrict__ y, r
     forward_row<LANES, 32 / LANES>(y, mean, invstd, x, w, b, R, D, eps);
 }
 
-// layer_norm_forward_vectorised_short: the same for D up to 256.
+// layer_norm_forward_vectorised_short: as layer_norm_forward_vectorised, but for D up to 256, with a quarter of the
+// registers.
 extern "C" __global__ void layer_norm_forward_vectorised_short(real* __restrict__ y, real* __restrict__ mean,
                                                                real* __restrict__ invstd,
                                                                const real* __restrict__ x,
@@ -466,7 +468,8 @@ extern "C" __global__ void layer_norm_forward_vectorised_long(real* __restrict__
     }
 }
 
-// layer_norm_grad_wb_vectorised: as layer_norm_grad_wb_split, 16 bytes of neighbouring columns a thread.
+// layer_norm_grad_wb_vectorised: as layer_norm_grad_wb_split, but 16 bytes of neighbouring columns a thread; needs as
+// layer_norm_forward_vectorised, with D of any length.
 extern "C" __global__ void layer_norm_grad_wb_vectorised(double* __restrict__ partial, const real* __restrict__ gy,
                                                          const real* __restrict__ x, const real* __restrict__ mean,
                                                          const real* __restrict__ invstd, long long R, int D,
@@ -474,7 +477,7 @@ extern "C" __global__ void layer_norm_grad_wb_vectorised(double* __restrict__ pa
     column_sums<LANES>(partial, gy, x, mean, invstd, R, D, chunk);
 }
 
-// layer_norm_grad_x_vectorised: as layer_norm_forward_vectorised, with gy and x in registers.
+// layer_norm_grad_x_vectorised: as layer_norm_forward_vectorised, but gy and x are read once and kept.
 extern "C" __global__ void layer_norm_grad_x_vectorised(real* __restrict__ gx, const real* __restrict__ gy,
                                                         const real* __restrict__ x, const real* __restrict__ w,
                                                         const real* __restrict__ mean,
@@ -482,7 +485,8 @@ extern "C" __global__ void layer_norm_grad_x_vectorised(real* __restrict__ gx, c
     grad_x_row<LANES, 32 / LANES>(gx, gy, x, w, mean, invstd, R, D);
 }
 
-// layer_norm_grad_x_vectorised_short: the same for D up to 256.
+// layer_norm_grad_x_vectorised_short: as layer_norm_grad_x_vectorised, but for D up to 256, with a quarter of the
+// registers.
 extern "C" __global__ void layer_norm_grad_x_vectorised_short(real* __restrict__ gx, const real* __restrict__ gy,
                                                               const real* __restrict__ x,
                                                               const real* __restrict__ w,
@@ -491,7 +495,7 @@ extern "C" __global__ void layer_norm_grad_x_vectorised_short(real* __restrict__
     grad_x_row<LANES, 8 / LANES>(gx, gy, x, w, mean, invstd, R, D);
 }
 
-// layer_norm_grad_x_vectorised_long: as layer_norm_forward_vectorised_long, with g and xhat held.
+// layer_norm_grad_x_vectorised_long: as layer_norm_forward_vectorised_long, but g and xhat are held: twice the room.
 extern "C" __global__ void layer_norm_grad_x_vectorised_long(real* __restrict__ gx, const real* __restrict__ gy,
                                                              const real* __restrict__ x, const real* __restrict__ w,
                                                              const real* __restrict__ mean,

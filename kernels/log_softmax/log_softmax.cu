@@ -103,7 +103,8 @@ extern "C" __global__ void __launch_bounds__(COLUMNS, 1)
     forward_walked<LogSoftmax, 1>(row.group, y + row.begin, x + row.begin, row.length, inner);
 }
 
-// log_softmax_grad_x_coalesced_long: likewise in two passes.
+// log_softmax_grad_x_coalesced_long: as log_softmax_forward_coalesced_long, but the first pass adds up one sum, and
+// each reads gy and y.
 extern "C" __global__ void __launch_bounds__(COLUMNS, 1)
     log_softmax_grad_x_coalesced_long(real* __restrict__ gx, const real* __restrict__ gy, const real* __restrict__ y,
                                       long long rows, int D, long long inner) {
@@ -183,7 +184,8 @@ extern "C" __global__ void __launch_bounds__(LONG, 1)
     else forward_walked<LogSoftmax, 1>(group, y, x, int(D), 1);
 }
 
-// log_softmax_grad_x_block_long: likewise in two passes.
+// log_softmax_grad_x_block_long: as log_softmax_forward_block_long, but the first pass adds up one sum, and each reads
+// gy and y.
 extern "C" __global__ void __launch_bounds__(LONG, 1)
     log_softmax_grad_x_block_long(real* __restrict__ gx, const real* __restrict__ gy, const real* __restrict__ y,
                                   long long D, bool wide) {
@@ -212,6 +214,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     Online part = wide ? segment_online<LANES>(group, x, int(D), parts) : segment_online<1>(group, x, int(D), parts);
     if (threadIdx.x == 0) tops[blockIdx.x] = part.m, sums[blockIdx.x] = part.sum;
 }
+
+// log_softmax_forward_split_write: as log_softmax_forward_split, but it puts the maxima and sums of the row's segments
+// together (each thread of a block one of them) and writes its own segment.
 template <int UNIT>
 __device__ __forceinline__ void write_segment(const Block& group, const Online& row, real* y, const real* x, int D,
                                               int parts) {
@@ -231,7 +236,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     else write_segment<1>(group, row, y, x, int(D), parts);
 }
 
-// log_softmax_grad_x_split: as log_softmax_forward_split; a segment leaves its share of the sum.
+// log_softmax_grad_x_split: as log_softmax_forward_split, but gy and y are read, and a segment leaves its share of one
+// sum.
 template <int UNIT>
 __device__ __forceinline__ double sum_segment(const Block& group, const real* gy, const real* y, int D, int parts) {
     Segment part(D, parts, UNIT);
@@ -245,6 +251,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     double sum = wide ? sum_segment<LANES>(group, gy, y, int(D), parts) : sum_segment<1>(group, gy, y, int(D), parts);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
+
+// log_softmax_grad_x_split_write: as log_softmax_forward_split_write, but with one sum a segment, and gy and y read
+// once more.
 template <int UNIT>
 __device__ __forceinline__ void grad_segment(const Block& group, real sum, real* gx, const real* gy, const real* y,
                                              int D, int parts) {

@@ -545,7 +545,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     }
 }
 
-// matmul_forward_split_k, first step: each block sums over a part of k, and y is left in `parts` pieces.
+// matmul_forward_split_k_pieces: each block sums over a part of k, and y is left in `parts` pieces.
 //
 //   thread     1 pack x 1 pack of a piece
 //   block      BM x BN: 64 x 64 floats or 32 x 32 doubles, of one piece of one matrix
@@ -570,7 +570,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store_tile<Who>(piece + place, sum, nullptr, 0, first_row, first_col, M, N, y_wide);
 }
 
-// matmul_forward_split_k, second step: y[e] = the sum of its pieces, in their order.
+// matmul_forward_split_k: the second step, y[e] = the sum of its pieces, in their order.
 //
 //   thread     one element of y after the other, in steps of the grid
 extern "C" __global__ void matmul_forward_split_k(real* __restrict__ y, const real* __restrict__ piece,

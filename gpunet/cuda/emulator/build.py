@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from gpunet.cuda import store
+from gpunet.cuda.guard import THREADS_LIMIT
 from gpunet.cuda.source import Source, blank_comments
 from gpunet.errors import BackendUnavailableError, CompileError
 
@@ -80,9 +81,14 @@ def runtime() -> Path:
 
 
 def prepared(source: Source) -> str:
-    """The text that is compiled: the file's own, line for line, and one line a kernel that makes it callable."""
+    """The text that is compiled: the file's own, line for line, and one line a kernel that makes it callable.
+
+    There stands its launch bound too: only the compiler knows what a constant's name is worth.
+    """
     text = _DYNAMIC.sub(r"\2* const \4 = static_cast<\2*>(cuda_emulator_dynamic_shared());", source.text)
-    calls = "\n".join(f"GPUNET_KERNEL({name})" for name in source.signatures)
+    calls = "\n".join(
+        f"GPUNET_KERNEL({name}, {each.bound or THREADS_LIMIT})" for name, each in source.signatures.items()
+    )
     # Constants come after the emulator's own header, which may use their names for something else.
     constants = "\n".join(f"#define {name} {value}" for name, value in source.defines.items())
     return f'{constants}\n#line 1 "{source.path.name}"\n{text}\n{calls}\n'

@@ -29,7 +29,7 @@
 #define __shared__ static thread_local
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
-#define __launch_bounds__(...)
+#define __launch_bounds__(...)  // the first number comes back by GPUNET_KERNEL
 #define __maxnreg__(n)
 #define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
@@ -263,8 +263,10 @@ __attribute__((no_sanitize("thread"))) inline void call(void (*kernel)(P...), vo
 }
 }  // namespace cuda_emulator
 
-#define GPUNET_KERNEL(name)                                                                                           \
-    extern "C" __attribute__((visibility("default"), no_sanitize("thread"))) void cuda_emulator_call_##name(          \
-        void** arguments) {                                                                                           \
+#define GPUNET_KERNEL(name, bound)                                                                                    \
+    extern "C" {                                                                                                      \
+    __attribute__((visibility("default"))) unsigned cuda_emulator_bound_##name = bound;                               \
+    __attribute__((visibility("default"), no_sanitize("thread"))) void cuda_emulator_call_##name(void** arguments) {  \
         cuda_emulator::call(&name, arguments);                                                                        \
+    }                                                                                                                 \
     }

@@ -71,6 +71,10 @@ class Library:
         """Address of the function that calls kernel ``name``."""
         return ctypes.cast(getattr(self.handle, f"cuda_emulator_call_{name}"), _pointer).value or 0
 
+    def bound_of(self, name: str) -> int:
+        """Most threads a block of kernel ``name`` may have: what its ``__launch_bounds__`` says, else 1024."""
+        return _u32.in_dll(self.handle, f"cuda_emulator_bound_{name}").value
+
     def launch(self, launch: Launch) -> Report:
         """Runs; a report of kind 0 says that all went well. Other Python threads run meanwhile."""
         report = Report()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.config import settings
 from gpunet.cuda import guard, table
 from gpunet.cuda.emulator import build, fresh, report
 from gpunet.cuda.emulator.native import Buffer, Index, Launch, Library
@@ -32,14 +33,21 @@ STATIC_LIMIT = 49152
 class Options:
     """How launches on ``sim`` run. One instance, :data:`options`; tests change it."""
 
-    seed: int = 0
-    """Order of threads and blocks."""
     workers: int = 1
     """Operating-system threads that share the blocks."""
     arch: int = 900
     """``__CUDA_ARCH__``, and whose limits hold."""
     limit: int = 10**9
     """Memory accesses after which a thread counts as endless."""
+
+    @property
+    def seed(self) -> int:
+        """Order of threads and blocks: ``GPUNET_SIM_SEED``."""
+        return settings.sim_seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        settings.sim_seed = value
 
 
 options = Options()
@@ -62,24 +70,23 @@ def program(source: Source) -> Program:
 
 
 def _need_limits(
-    signature: Signature,
-    grid: Sequence[int],
-    block: Sequence[int],
-    static: int,
-    dynamic: int,
-    arch: int,
-    defines: dict[str, str],
+    program: Program, signature: Signature, grid: Sequence[int], block: Sequence[int], dynamic: int
 ) -> None:
+    threads, arch = int(np.prod(block)), program.arch
+    static, bound = program.library.shared_of(signature.name), program.library.bound_of(signature.name)
+
     def refuse(must: str, got: object) -> None:
         raise EmulatorError(
             f"{signature.name}: launch: {must}, got {got}", "launch", signature.name, (None, signature.line)
         )
 
-    if int(np.prod(block)) > guard.THREADS_LIMIT or any(n > most for n, most in zip(block, guard.BLOCK_LIMIT)):
+    if threads > guard.THREADS_LIMIT or any(n > most for n, most in zip(block, guard.BLOCK_LIMIT)):
         refuse(
             f"a block may have {guard.THREADS_LIMIT} threads and at most {guard.BLOCK_LIMIT}",
-            f"{tuple(block)}, {np.prod(block)} threads",
+            f"{tuple(block)}, {threads} threads",
         )
+    if threads > bound:
+        refuse(f"its __launch_bounds__ lets a block have {bound} threads", f"{tuple(block)}, {threads} threads")
     if any(n > most for n, most in zip(grid, guard.GRID_LIMIT)):
         refuse(f"a grid may have at most {guard.GRID_LIMIT} blocks", tuple(grid))
     if int(np.prod(grid, dtype=np.int64)) > MOST_BLOCKS:
@@ -93,12 +100,12 @@ def _need_limits(
         refuse(
             f"shared memory may have {most} bytes a block on sm_{arch // 10}", f"{static} static + {dynamic} dynamic"
         )
-    taken = table.resources(signature.name, defines, arch)
-    if taken and int(np.prod(block)) > taken.most_threads:
+    taken = table.resources(signature.name, program.source.defines, arch)
+    if taken and threads > taken.most_threads:
         refuse(
             f"the kernel takes {taken.registers} registers a thread on sm_{arch // 10}, so a block may have "
             f"{taken.most_threads} threads",
-            f"{tuple(block)}, {np.prod(block)} threads",
+            f"{tuple(block)}, {threads} threads",
         )
 
 
@@ -205,7 +212,7 @@ def launch(
         EmulatorError: the kernel did what it must not do; the message says what, where and which thread.
     """
     signature = program.source.signatures[name]
-    _need_limits(signature, grid, block, program.library.shared_of(name), shared, program.arch, program.source.defines)
+    _need_limits(program, signature, grid, block, shared)
     arena = _Arena(signature, arguments)
     values: list[Any] = []
     for k, (parameter, value) in enumerate(zip(signature.parameters, arguments, strict=True)):
