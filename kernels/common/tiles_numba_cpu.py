@@ -2,10 +2,12 @@
 
 A loop over an array of sums makes LLVM load and store each sum at every step. Here the sums of a tile are values of
 the loop itself, so they live in vector registers from its first step to its last. One tile is all that products and
-convolutions need:
+convolutions need, and another takes the gradient of few filters:
 
     multiply_tile   out[r, i] = sum over k of  a[rows[r] + a_steps[k]] * x[at + x_steps[k] + i]       from out[to] on
                     i runs along the lanes of vectors; a is spread over all lanes, x is read as it lies.
+    dot_tile        out[r, t] = sum over q of  a[rows[r] + q] * x[steps[t] + q]
+                    q runs along the lanes.
 
 It reads x by a table of steps, so a convolution needs no columns: a tap of the window is a step in the image.
 The tile's shape follows from the width and number of the vector registers that this processor has.
@@ -34,6 +36,7 @@ def registers() -> tuple[int, int]:
 
 VECTORS = 3  # of x in a tile of multiply_tile
 ROWS = 8 if registers()[1] == 32 else 4  # of a in it: ROWS * VECTORS sums, VECTORS of x and one of a fit
+DOTS = (3, 5) if registers()[1] == 32 else (3, 3)  # rows of a and steps of x of a dot_tile
 
 
 def width(dtype) -> int:
@@ -42,7 +45,7 @@ def width(dtype) -> int:
 
 
 class _Tile:
-    """What both tiles build their loops from; ``real`` is the type of an element."""
+    """What all tiles build their loops from; ``real`` is the type of an element."""
 
     def __init__(self, context, builder, signature, args):
         self.context, self.builder = context, builder
@@ -86,6 +89,16 @@ class _Tile:
         one = self.builder.insert_element(nothing, self.builder.load(pointer), ir.Constant(lane, 0))
         everywhere = ir.Constant(ir.VectorType(lane, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(one, nothing, everywhere)
+
+    def added_up(self, vector):
+        """The sum of the lanes: halves, quarters and so on are added to each other."""
+        lane, size = ir.IntType(32), self.lanes
+        while size > 1:
+            size //= 2
+            places = [k + size if k < size else k for k in range(self.lanes)]
+            other = self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(lane, self.lanes), places))
+            vector = self.builder.fadd(vector, other)
+        return self.builder.extract_element(vector, ir.Constant(lane, 0))
 
     def never_unrolled(self):
         """Two steps at once need twice the registers for what is loaded, and the sums would go to memory."""
@@ -151,6 +164,38 @@ def multiply_tile(typingctx, a, rows, a_steps, x, at, x_steps, count, out, to, h
 
     found = types.void(a, rows, a_steps, x, types.int64, x_steps, types.int64, out, types.int64, height, vectors)
     return found, code
+
+
+@intrinsic(prefer_literal=True)
+def dot_tile(typingctx, a, rows, x, steps, count, out, to, height, taps):
+    """``out[to + r * taps + t] = sum over q < count of  a[rows[r] + q] * x[steps[t] + q]``, in whole vectors of q.
+
+    Lanes are added up in pairs at the end. ``height`` and ``taps`` are written as numbers: DOTS are the fastest, each
+    number of a is then read once for several of x, and the other way round. Nothing is checked.
+    """
+    tall, wide = height.literal_value, taps.literal_value
+
+    def code(context, builder, signature, args):
+        tile = _Tile(context, builder, signature, args)
+        rows_at, steps_at = tile.pointer(1), tile.pointer(3)
+        lines = [tile.moved(tile.pointer(0), builder.load(tile.moved(rows_at, r))) for r in range(tall)]
+        places = [tile.moved(tile.pointer(2), builder.load(tile.moved(steps_at, t))) for t in range(wide)]
+
+        def step(q, sums):
+            a_here = [tile.load(tile.moved(line, q)) for line in lines]
+            found = list(sums)
+            for t, place in enumerate(places):
+                x_here = tile.load(tile.moved(place, q))
+                for r in range(tall):
+                    found[r * wide + t] = builder.call(tile.fma, [a_here[r], x_here, sums[r * wide + t]])
+            return found
+
+        sums = tile.loop(args[4], tile.lanes, tall * wide, step)
+        for position, value in enumerate(sums):
+            builder.store(tile.added_up(value), tile.moved(tile.pointer(5), args[6], position))
+        return context.get_dummy_value()
+
+    return types.void(a, rows, x, steps, types.int64, out, types.int64, height, taps), code
 
 
 def _bytes_of(context, array):

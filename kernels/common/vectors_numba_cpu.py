@@ -8,7 +8,7 @@ import operator
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import models, overload, register_model
 
 from gpunet.cpu.jit import compiled, intrinsic
@@ -82,6 +82,23 @@ def store(typingctx, array, at, vector):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), code
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typingctx, array, at, writes):
+    """Asks for the cache line of array[at], which will be read soon, or written: 0 or 1, written as a number."""
+    write = writes.literal_value
+
+    def code(context, builder, signature, args):
+        pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *args[:2]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        near, data = ir.Constant(word, 3), ir.Constant(word, 1)
+        builder.call(ask, [pointer, ir.Constant(word, write), near, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, writes), code
 
 
 @intrinsic
@@ -202,6 +219,18 @@ def transpose(array, first, pitch, rows, columns, out, to, out_pitch, room, lane
             for start in range(0, columns, lanes):
                 j = min(start, columns - lanes)
                 transpose_block(array, lines, j, out, to + j * out_pitch + i, out_pitch)
+
+
+@compiled
+def copy_row(out, to, array, at, count, lanes):
+    """out[to : to + count] = array[at : at + count], which do not overlap; faster than a call for short rows."""
+    if count < lanes:
+        for k in range(count):
+            out[np.uint64(to + k)] = array[np.uint64(at + k)]
+    else:
+        for k in range(0, count - lanes, lanes):
+            store(out, to + k, load(array, at + k))
+        store(out, to + count - lanes, load(array, at + count - lanes))
 
 
 @intrinsic

@@ -5,9 +5,8 @@
 #
 # A tile takes ROWS pairs (c, t) and some vectors of filters, so gy lies with filters side by side: (q, f). Of x a tile
 # reads one number after the other, wherever it lies: without padding that is x itself, else a patch with zeros around,
-# see conv2d_numba_cpu.py. Only outputs are summed over, not what lies between two rows of a patch.
+# see patches_numba_cpu.py. Only outputs are summed over, not what lies between two rows of a patch.
 
-from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -23,21 +22,15 @@ from ..common.launching import contiguous
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import ROWS, VECTORS, copy_elements, multiply_tile, registers
 from ..common.vectors_numba_cpu import transpose
-from .conv2d_numba_cpu import Plan, fill_patch, plan_of, steps_of, takes_grad_w, taps_of
+from .by_filters_numba_cpu import multiples, width_of
+from .conv2d_numba_cpu import takes_grad_w
+from .patches_numba_cpu import Plan, plan_of, taps_of, windows
 
 SPAN = 1024  # outputs of a sum before it is added to the ones before: short sums err less
 SUMS = 2**20  # elements of the gradients of all shares together, about
 TASKS = 16  # at the most, where there is work for them
 FLOPS = 2**23  # of a task at the least, about
 CHANNELS = 64  # pairs of channel and tap of a task at the least
-
-
-@compiled(inline=True)
-def width_of(vectors, vector):
-    """Vectors of the next column of a tile's width or less: all columns are about as wide."""
-    left = vectors - vector
-    columns = (left + VECTORS - 1) // VECTORS
-    return (left + columns - 1) // columns
 
 
 @compiled
@@ -129,11 +122,11 @@ def conv2d_grad_w_implicit_gemm(gy, x, *, kernel_size, stride, padding, dilation
     if not gy.size:
         gw[...] = 0
     elif gw.size:
-        _fill(gw, gy, x, tuple(stride), taps_of(tuple(kernel_size), tuple(padding), tuple(dilation)), any(padding))
+        _fill(gw, gy, x, tuple(stride), taps_of(tuple(kernel_size), tuple(padding), tuple(dilation)))
     return gw
 
 
-def _fill(gw, gy, x, stride, taps, padded):
+def _fill(gw, gy, x, stride, taps):
     # With one pixel a window both sides look alike, and the one with fewer channels is turned around faster.
     turn = not (gy.shape[2:] == x.shape[2:] and len(taps) == 1 and gw.shape[1] == x.shape[1] < gy.shape[1])
     if not turn:
@@ -145,7 +138,7 @@ def _fill(gw, gy, x, stride, taps, padded):
     shares = max(1, min(tasks, SUMS // gw.size))
     grain = max(cdiv(CG, cdiv(tasks, shares)), min(CG, cdiv(CHANNELS, len(taps))))
     plan = plan_of(grain, tuple(size), tuple(out), stride, taps, N)
-    call = _Call(gy, x, plan, taps, groups, F // groups, CG, padded)
+    call = _Call(gy, x, plan, taps, groups, F // groups, CG)
     parts = threads.ranges(len(plan.blocks), cdiv(len(plan.blocks), shares))
     partial = pool.empty((groups, len(parts), K, F // groups), gy.dtype)
     todo = list(product(range(groups), threads.ranges(CG, grain), range(len(parts))))
@@ -170,7 +163,6 @@ class _Call(NamedTuple):
     groups: int
     FG: int
     CG: int
-    padded: bool
 
     def sum(self, g, channels, share, parts, partial):
         """Sums over a share of the outputs, for some channels of a group."""
@@ -180,7 +172,7 @@ class _Call(NamedTuple):
         most = max((n1 - n0) * (u1 - u0) for n0, n1, u0, u1 in blocks) * walk.V
         outputs = pool.empty((most * cdiv(self.FG, lanes) * lanes,), self.x.dtype)
         part = partial[g, share, begin * len(self.taps) : end * len(self.taps)].reshape(-1)
-        source = self.patches(g * self.CG + begin, end - begin)
+        source = windows(self.plan, self.x, g * self.CG + begin, end - begin)
         for k, (n0, n1, u0, u1) in enumerate(blocks):
             patch, steps, places = source(n0, n1, u0, u1)
             fill_gradient(
@@ -188,44 +180,5 @@ class _Call(NamedTuple):
                 u1 * walk.V, walk.U * walk.V, lanes,
             )  # fmt: skip
             conv2d_grad_w_implicit_gemm_kernel(
-                patch, steps, places, outputs, _multiples(lanes), self.FG, lanes, k == 0, part
+                patch, steps, places, outputs, multiples(lanes, SPAN), self.FG, lanes, k == 0, part
             )
-
-    def patches(self, first, channels):
-        """A function from a block to the numbers its windows are in, steps of taps and places of outputs therein."""
-        plan, walk, x, C = self.plan, self.plan.walk, self.x.reshape(-1), self.x.shape[1]
-        here, pitch = walk._replace(channels=channels), plan.most
-        if self.padded:
-            patch = pool.empty((len(plan.planes) * channels * pitch,), x.dtype)
-            steps = steps_of(plan, channels, pitch)
-
-            def copied(n0, n1, u0, u1):
-                fill_patch(patch, pitch, x, n0, n1, first, C, u0, u1, here, plan.planes)
-                return patch, steps, _places(walk.down * walk.across, walk.across, 1, n1 - n0, u1 - u0, walk.V)
-
-            return copied
-        taps = np.array([dy * walk.W + dx for dy, dx in self.taps])
-        steps = (np.arange(channels)[:, None] * (walk.H * walk.W) + taps).ravel()
-
-        def itself(n0, n1, u0, u1):
-            row, plane = walk.sh * walk.W, walk.H * walk.W
-            return (
-                x[(n0 * C + first) * plane + u0 * row :],
-                steps,
-                _places(C * plane, row, walk.sw, n1 - n0, u1 - u0, walk.V),
-            )
-
-        return itself
-
-
-@lru_cache(maxsize=512)
-def _places(image: int, row: int, step: int, images: int, rows: int, columns: int) -> np.ndarray:
-    """Where outputs lie that are so far apart from image to image, row to row and column to column."""
-    places = np.arange(images)[:, None, None] * image + np.arange(rows)[:, None] * row + np.arange(columns) * step
-    return places.ravel()
-
-
-@lru_cache(maxsize=8)
-def _multiples(lanes: int) -> np.ndarray:
-    """(VECTORS, SPAN): steps from an output to the next, in a column of 1, 2, .. vectors."""
-    return np.arange(1, VECTORS + 1)[:, None] * lanes * np.arange(SPAN)
