@@ -39,6 +39,8 @@ LADDER: dict[str, str] = {
     "warp_tiled": "each warp has a tile of its own, whose values it reads from shared memory without bank conflicts",
     "cp_async": "16 x 8 sums a thread in tiles of 128 x 256, copied past the registers two tiles ahead",
     "split_k": "a small y with a long k: blocks sum over parts of k, which are added in a fixed order",
+    "blas": "on the processor: NumPy's BLAS, on one thread in tasks that the sizes alone decide about",
+    "packed": "on the processor: a and b are copied, panel by panel, into the order in which register tiles read them",
 }
 
 ENTRIES: dict[str, str] = {
