@@ -7,6 +7,7 @@ Everything here is NumPy: images are arrays (N, C, H, W), labels int64 (N,). No 
 downloaded; ``gpunet.data.readers`` has the rules.
 """
 
+from gpunet.data import augment
 from gpunet.data.loader import DataLoader
 from gpunet.data.readers import read_cifar_binary, read_csv, read_idx, read_image_folder, read_npz
 from gpunet.data.sets import Dataset, load
@@ -15,6 +16,7 @@ from gpunet.data.split import train_val_test_split
 __all__ = [
     "DataLoader",
     "Dataset",
+    "augment",
     "load",
     "read_cifar_binary",
     "read_csv",

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpunet import nn
 from gpunet.data import DataLoader
+from gpunet.data.loader import Augment
 from gpunet.errors import ArgumentError, ShapeError
 from gpunet.modes import no_grad
 from gpunet.tensor import Tensor
@@ -91,6 +92,7 @@ class Trainer:
         shuffle: bool = True,
         verbose: int = 1,
         initial_epoch: int = 0,
+        augment: Augment | None = None,
     ) -> History:
         """Trains, and returns the history.
 
@@ -109,6 +111,8 @@ class Trainer:
             shuffle: whether each epoch has its own random order.
             verbose: 0 silent; 1 a line an epoch, and a bar on a terminal when the run takes over two seconds; 2 lines.
             initial_epoch: number of the first epoch, for a run that goes on.
+            augment: random change of each training batch (``gpunet.data.augment``), made ahead in a thread. Validation
+                data, also those split off, stay as they are. None with a loader, which has its own.
 
         Returns:
             The history. "loss" and metrics are means over the epoch's batches as they were trained, regularizer
@@ -120,7 +124,7 @@ class Trainer:
             DTypeError: x holds integers; images of bytes are divided by 255 first.
         """
         first, epochs = inputs.whole("fit", "initial_epoch", initial_epoch, 0), inputs.whole("fit", "epochs", epochs, 1)
-        loader, held_back = self._loader(x, y, batch_size, shuffle, validation_data, validation_split)
+        loader, held_back = self._loader(x, y, (batch_size, shuffle, augment), validation_data, validation_split)
         validation = None if held_back is None else inputs.pair("fit (validation)", self.model, *held_back)
         calls, history = Callbacks(callbacks, self), History()
         self.history = history
@@ -176,16 +180,24 @@ class Trainer:
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _loader(
-        self, x: Any, y: Any, batch_size: int, shuffle: bool, validation: tuple[Any, Any] | None, share: float
+        self,
+        x: Any,
+        y: Any,
+        batches: tuple[int, bool, Augment | None],
+        validation: tuple[Any, Any] | None,
+        share: float,
     ) -> tuple[DataLoader, Pair | tuple[Any, Any] | None]:
-        """The loader of the training data, and the validation data or None."""
+        """The loader of the training data, made with ``batches`` if there is none, and the validation data or None."""
+        batch_size, shuffle, augment = batches
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise ArgumentError(f"fit: validation_split must be from 0 to below 1, got {share!r}")
         if share and validation is not None:
             raise ArgumentError(f"fit: one of validation_data and validation_split={share:g} must be given, got both")
         if isinstance(x, DataLoader):
-            if y is not None or share:
-                raise ArgumentError("fit: a DataLoader must come without y and validation_split, got one of them too")
+            if y is not None or share or augment is not None:
+                extra = "y" if y is not None else "validation_split" if share else "augment"
+                need = "a DataLoader must come without y and validation_split, and without augment"
+                raise ArgumentError(f"fit: {need}, got {extra} too; it brings its own")
             if x.augment is None:  # else the samples are what augmentation makes of them
                 inputs.pair("fit", self.model, x.x, x.y)
             return x, validation
@@ -195,7 +207,7 @@ class Trainer:
         if share:
             train, validation = inputs.split_off(*train, share)
         size = inputs.whole("fit", "batch_size", batch_size, 1)
-        return DataLoader(train, size, shuffle=shuffle), validation
+        return DataLoader(train, size, shuffle=shuffle, augment=augment), validation
 
     def _epoch(
         self,
