@@ -16,6 +16,7 @@ from gpunet.errors import AnomalyError, DeviceError, GraphError, ShapeError
 from gpunet.floats import IGNORE, float_errors
 from gpunet.graph import Alias, Function, edge_of
 from gpunet.modes import enable_grad, mode
+from gpunet.ops.reduce import sum_to
 from gpunet.tensor import Tensor
 
 
@@ -39,7 +40,8 @@ def reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset(
                 continue
             target = edge[0]
             if not isinstance(target, Function):
-                place[target] = min(place.get(target, math.inf), node.number - 0.5)
+                if node.number < place.get(target, math.inf):
+                    place[target] = node.number - 0.5
             elif target not in place:
                 place[target] = target.number
                 stack.append(target)
@@ -61,6 +63,7 @@ class _Walk:
     def __init__(self, retain_graph: bool, create_graph: bool, wanted: Sequence[Any] | None):
         self.retain_graph = retain_graph
         self.create_graph = create_graph
+        self.anomaly = mode.anomaly
         self.arrived: dict[Any, list[Any]] = {}  # target -> one gradient or None per output, as far as any has arrived
         self.owned: set[tuple[Any, int]] = set()  # where a sum made here waits, which may be added to in place
         self.leaves: list[tuple[Any, Any]] = []
@@ -104,24 +107,30 @@ class _Walk:
         """A node's gradients are complete: calls its backward and hands the results on."""
         if node.hooks or node.retained or self.points is not None:
             self.observe(node, gradients)
+        edges = node.edges
         if needed is None:
             found = self.call(node, gradients)
         else:
-            keep = tuple([edge is not None and edge[0] in needed for edge in node.edges])
-            if True not in keep:
+            wanted = [edge if edge is not None and edge[0] in needed else None for edge in edges]
+            if wanted.count(None) == len(wanted):
                 return
-            before, node.needs_input_grad = node.needs_input_grad, keep
+            node.edges = wanted  # what backward asks for its needs
             try:
                 found = self.call(node, gradients)
             finally:
-                node.needs_input_grad = before
-            found = [gx if wanted else None for gx, wanted in zip(found, keep)]
-        for position, (edge, gx) in enumerate(zip(node.edges, found)):
+                node.edges = edges
+            edges = wanted
+        arrived = self.arrived
+        for position, edge in enumerate(edges):
+            gx = found[position]
             if edge is not None and gx is not None:
                 target, slot, (shape, dtype, _) = edge
                 if not isinstance(gx, Tensor) or gx.data.shape != shape or gx.data.dtype != dtype:
                     gx = _fitted(node, position, gx)
-                self.add(target, slot, gx)
+                if slot or target in arrived:
+                    self.add(target, slot, gx)
+                else:
+                    arrived[target] = [gx]
         if not self.retain_graph:
             node.release()
 
@@ -141,15 +150,15 @@ class _Walk:
 
     def call(self, node: Function, gradients: list[Any]) -> Sequence[Any]:
         """What the node's backward returns, one gradient or None for each edge."""
-        if len(node.outputs) > 1:
+        if several := len(node.outputs) > 1:
             gradients += [None] * (len(node.outputs) - len(gradients))
             for index, (gy, (shape, dtype, device)) in enumerate(zip(gradients, node.outputs)):
                 if gy is None:
                     gradients[index] = Tensor._wrap(device.xp.zeros(shape, dtype), device)
-        try:
-            found = type(node).backward(node, *gradients)
+        try:  # Python calls faster where it need not unpack
+            found = type(node).backward(node, *gradients) if several else type(node).backward(node, gradients[0])
         except Exception as error:
-            if (mode.anomaly or node.origin) and not isinstance(error, AnomalyError):
+            if (node.origin or self.anomaly) and not isinstance(error, AnomalyError):
                 raise AnomalyError(f"{node.name}: backward failed ({error}); {_forward_line(node)}") from error
             raise
         if type(found) is not tuple:
@@ -162,7 +171,7 @@ class _Walk:
                     f"that is {count}, got {len(found)}"
                 )
             found = found[:count]
-        if mode.anomaly or node.origin:
+        if node.origin or self.anomaly:
             _need_no_nan(node, gradients, found)
         return found
 
@@ -215,6 +224,8 @@ def _fitted(node: Function, position: int, gx: Any) -> Any:
     if not isinstance(gx, Tensor):
         got = type(gx).__name__
         raise GraphError(f"{node.name}: backward must return tensors or None, got {got} for argument {position}")
+    if node.broadcasts:
+        gx = sum_to(gx, shape)
     if gx.shape != shape:
         raise ShapeError(
             f"{node.name}: the gradient of argument {position} must have its shape {shape}, got {gx.shape}; "

@@ -6,13 +6,14 @@ A kernel registers with one decorator; entry and backend spell the module it liv
 1. backend: ``use_backend`` or ``GPUNET_BACKEND``, else the first of the device's backends that can run and has a
    rung that takes the arguments;
 2. variant: ``use_variant`` or ``GPUNET_VARIANT_<OP>``, else the highest rung of the op's ladder whose ``when``
-   accepts the arguments and whose ``pays`` calls it worth its effort for them. A rung outside the ladder (a user's
-   own) runs only when asked for by name.
+   accepts the arguments and that ``pays`` and ``least`` call worth its effort for them. A rung outside the ladder
+   (a user's own) runs only when asked for by name.
 
 What was asked for by name runs or raises. What was chosen can be asked for: :func:`candidates`, ``gn.trace()``.
 """
 
 import importlib
+import math
 import os
 import pkgutil
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Kernel:
     file: str
     line: int
     pays: Callable[..., bool | str] | None = None
+    least: int = 0
 
     @property
     def op(self) -> str:
@@ -77,6 +79,8 @@ class Kernel:
 
     def waste(self, arrays: tuple[Any, ...], params: dict[str, Any]) -> str | None:
         """None when this kernel is worth its effort for these arguments, else why a lower rung is better."""
+        if self.least and arrays[0].size < self.least:
+            return f"it pays only from {self.least} elements on, got {arrays[0].size}"
         return _objection(self.pays, arrays, params, "it pays only with")
 
     def __str__(self) -> str:
@@ -88,12 +92,17 @@ def _objection(
 ) -> str | None:
     """None where ``asked`` says True or is None, else what it says, or what its docstring says it asks for."""
     answer = True if asked is None else asked(*arrays, **params)
-    if isinstance(answer, str):
-        return answer or None
-    if asked is None or answer:
+    if asked is None or _agrees(answer):
         return None
+    if isinstance(answer, str):
+        return answer
     about = (asked.__doc__ or "").strip().partition("\n")[0]
     return f"{begin} {about or asked.__name__}"
+
+
+def _agrees(answer: bool | str) -> bool:
+    """Whether a ``when`` or a ``pays`` said yes; anything but an empty string is a reason against."""
+    return answer is True or (not answer if isinstance(answer, str) else bool(answer))
 
 
 _registry: dict[tuple[str, str], dict[str, Kernel]] = {}
@@ -107,6 +116,7 @@ def kernel(
     variant: str = REFERENCE,
     when: Callable[..., bool | str] | None = None,
     pays: Callable[..., bool | str] | None = None,
+    least: int = 0,
 ) -> Callable[[F], F]:
     """Registers the decorated launcher as one way of computing ``entry``. Returns it unchanged.
 
@@ -117,6 +127,8 @@ def kernel(
         when: called with the launcher's arguments; True to accept, False or a string (the reason) to refuse.
         pays: called likewise once ``when`` accepts: whether the rung is worth taking where nobody asked for it by
             name. A tile of 128 x 256 computes a matrix of 3 x 3 correctly, and slowly.
+        least: elements of the first array from which on the rung is worth taking; on few, asking takes longer than
+            the work.
 
     Raises:
         ArgumentError: there is no such op or entry, or the name is taken by a launcher at another place.
@@ -141,7 +153,7 @@ def kernel(
         code = getattr(function, "__code__", None)
         if code is None:
             raise ArgumentError(f"kernel: {entry} needs a plain Python function as its launcher, got {function!r}")
-        new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno, pays)
+        new = Kernel(entry, backend, variant, function, when, code.co_filename, code.co_firstlineno, pays, least)
         table = _registry.setdefault((entry, backend), {})
         old = table.get(variant)
         same = old is not None and (old.file, old.function.__qualname__) == (new.file, function.__qualname__)
@@ -308,48 +320,52 @@ def find(device: Device, entry: str, arrays: tuple[Any, ...], params: dict[str, 
         BackendUnavailableError: the backend asked for cannot run on this device.
         NoKernelError: no kernel of the entry takes these arguments here.
     """
-    backend, variant = config.wanted_backend(), config.wanted_variant(entry)
+    backend, variant = config.wanted(entry)
     request = (entry, device.kind, backend, variant)
     tries = _choices.get(request)
     if tries is None:
         tries = _choices[request] = _order(device.kind, entry, backend, variant)
-    fallback = None
     for each in tries:
-        if each.when is None or each.refusal(arrays, params) is None:
-            if variant or each.pays is None or each.waste(arrays, params) is None:
-                return each
-            fallback = fallback or each
-    if fallback:  # no rung is worth it, but this one can
-        return fallback
+        if each.least and not variant and arrays[0].size < each.least:
+            continue
+        if each.when is not None and (answer := each.when(*arrays, **params)) is not True and not _agrees(answer):
+            continue
+        if variant or each.pays is None or _agrees(each.pays(*arrays, **params)):
+            return each
+    for each in tries:  # no rung is worth it, but this one can
+        if each.refusal(arrays, params) is None:
+            return each
     raise NoKernelError(_nothing_takes(entry, tries, arrays, params))
 
 
-_fusions: dict[tuple[Any, ...], bool] = {}
+_fusions: dict[tuple[Any, ...], float] = {}  # request -> elements from which on the fused entry is launched
 config.on_reload.append(_fusions.clear)
 
 
-def fuses(device: Device, entry: str, *parts: str) -> bool:
+def fuses(device: Device, entry: str, *parts: str, size: float = math.inf) -> bool:
     """Whether an op should launch the fused ``entry`` instead of its ``parts``, entries that it does the work of.
 
     Asked for or ruled out by ``use_fused`` or ``GPUNET_FUSED``, that settles it. Else: where the backend that would run
-    the first part has the fused entry too, as more than its definition, and with the rung that was asked for of a part.
+    the first part has the fused entry too, as more than its definition, worth it for an array of so many elements, and
+    with the rung that was asked for of a part.
     """
     asked = config.wanted_fused()
     if asked is not None:
         return asked
-    rungs = tuple(config.wanted_variant(each) for each in parts)
+    rungs = tuple(map(config.wanted_variant, parts)) if config.any_variant() else ()
     request = (device.kind, config.wanted_backend(), entry, rungs)
-    found = _fusions.get(request)
-    if found is None:
-        found = _fusions[request] = _can_fuse(*request, parts[0])
-    return found
+    least = _fusions.get(request)
+    if least is None:
+        least = _fusions[request] = _fused_from(*request, parts[0])
+    return size >= least
 
 
-def _can_fuse(kind: str, backend: str | None, entry: str, rungs: tuple[str | None, ...], part: str) -> bool:
+def _fused_from(kind: str, backend: str | None, entry: str, rungs: tuple[str | None, ...], part: str) -> float:
     usable = [name for name in devices.CHOICE[kind] if devices.BACKENDS[name].why_not(kind) is None]
     names = [name for name in ([backend] if backend else usable) if variants(part, name)]
-    have = {each.variant for each in variants(entry, names[0])} if names else set()
-    return bool(have - {REFERENCE}) and all(each is None or each in have for each in rungs)
+    have = {each.variant: each.least for each in variants(entry, names[0])} if names else {}
+    least = [each for variant, each in have.items() if variant != REFERENCE]
+    return min(least) if least and all(each is None or each in have for each in rungs) else math.nan
 
 
 def _order(kind: str, entry: str, backend: str | None, variant: str | None) -> list[Kernel]:

@@ -10,7 +10,7 @@ import os
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,39 +18,7 @@ from gpunet.devices import Device
 from gpunet.errors import GraphError
 from gpunet.floats import IGNORE, float_errors
 from gpunet.modes import mode
-
-# ----------------------------------------------------------------------------------------------- saved values
-
-
-class Version:
-    """How often an array was changed in place, and by whom last. Tensors that share memory share one."""
-
-    count = 0
-    op = ""
-    sharers: list[weakref.ref[Any]] | None = None  # tensors and views of them
-    limit = 32  # the list is cleared of the dead when it has grown this long
-
-    def link(self, base: Any, view: Any) -> None:
-        """Notes that ``view`` is a view of ``base``: neither may then change in place while gradients are recorded."""
-        if self.sharers is None:
-            self.sharers = []
-        elif len(self.sharers) > self.limit:
-            self.sharers = list({id(each): each for each in self.sharers if each() is not None}.values())
-            self.limit = 2 * len(self.sharers) + 32
-        self.sharers += (weakref.ref(base), weakref.ref(view))
-
-    def sharer(self, tensor: Any) -> Any:
-        """Another tensor that is alive and shares memory with ``tensor`` as its base or its view, or None."""
-        alive = (each() for each in self.sharers or ())
-        return next((each for each in alive if each is not None and each is not tensor), None)
-
-
-def version_of(tensor: Any) -> Version:
-    """The tensor's version record, made on first need: most tensors never need one."""
-    if tensor._version is None:
-        tensor._version = Version()
-    return tensor._version
-
+from gpunet.versions import Version, version_of
 
 # One of each is made for every op that runs, so they are bare tuples: a NamedTuple costs three times as much.
 Output = tuple[tuple[int, ...], Any, Device]
@@ -65,12 +33,21 @@ def edge_of(tensor: Any) -> Edge:
     return tensor._edge or (tensor, 0, (tensor.data.shape, tensor.data.dtype, tensor.device))
 
 
+def _edge_to(argument: Any) -> Edge | None:
+    """Where the gradient of an argument goes, or None where nobody wants it."""
+    if isinstance(argument, Tensor) and argument.requires_grad:
+        return argument._edge or edge_of(argument)
+    return None
+
+
+Seal = tuple[int, Version | None, int]
+"""(output, version, count): which output a saved value is (-1: none), and how often it had been changed by then."""
+
+_UNSEALED: Seal = (-1, None, 0)  # a tensor that had no version record yet, or what is no tensor
+
 _numbers = itertools.count()
-_bare, _ndarray = object.__new__, np.ndarray  # under names of this module: every op looks them up
-_PLAIN = frozenset((type(None), float, int))  # saved as they are; a NumPy scalar may be an output
-
-
-# ------------------------------------------------------------------------------------------------------ Function
+_new, _ndarray = object.__new__, np.ndarray  # under names of this module: every op looks them up
+F = TypeVar("F", bound="Function")
 
 
 class Function:
@@ -109,19 +86,25 @@ class Function:
     """
 
     view = False  # outputs may share memory with the first argument
+    broadcasts = False  # a gradient may be larger than its argument: it is summed over the axes that joined
     keeps_arguments = False  # GradFunction: the arguments are saved without being asked
 
-    needs_input_grad: tuple[bool, ...] = ()
-    edges: Sequence[Edge | None] = ()  # one for each positional argument; None: nobody wants its gradient
-    outputs: Sequence[Output] = ()
-    params: dict[str, Any] = {}  # noqa: RUF012 never changed in place
-    hooks: dict[int, dict[int, Callable[[Any], Any]]] | None = None
-    retained: dict[int, weakref.ref[Any]] | None = None
-    origin: str | None = None
-    number = 0  # nodes count up, so an edge leads from a higher number to a lower one
-    _saved: Any = ()  # what save() got; once recorded, one (value, output, version, count) for each
-    _freed = False
-    _silent: tuple[Any, ...] = ()
+    # A default in the class would make each of them slow to read and to set; apply gives them their first values.
+    __slots__ = (
+        "__weakref__", "_saved", "_seals", "_silent",
+        "edges", "hooks", "number", "origin", "outputs", "params", "retained",
+    )  # fmt: skip
+
+    edges: Sequence[Edge | None]  # one for each positional argument; None: nobody wants its gradient
+    outputs: Sequence[Output]
+    hooks: dict[int, dict[int, Callable[[Any], Any]]] | None
+    retained: dict[int, weakref.ref[Any]] | None
+    origin: str | None  # the user's lines that led here, under detect_anomaly
+    number: int  # nodes count up, so an edge leads from a higher number to a lower one
+    _saved: tuple[Any, ...] | None  # what save() got, an output as a bare array; None when released
+    _seals: dict[int, Seal] | None  # position in _saved -> what its value was when the op ran
+    _silent: tuple[Any, ...]
+    params: dict[str, Any]  # of those that keep their arguments: the keywords
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -148,24 +131,35 @@ class Function:
     # -- what backward may call ----------------------------------------------------------------------------------
 
     @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each argument, whether anybody wants its gradient."""
+        return tuple([edge is not None for edge in self.edges])
+
+    @property
     def saved(self) -> tuple[Any, ...]:
         """The saved values in order; raises :class:`GraphError` when freed or changed in place since."""
-        if self._freed:
+        saved, seals = self._saved, self._seals
+        if saved is None:
             raise GraphError(
                 f"{self.name}: backward needs saved values, but this graph was already used and freed; "
                 "pass retain_graph=True to the first backward, or run forward again"
             )
-        values = []
-        for each in self._saved:
-            value, _, version, _ = each
-            plain = version is None and (not isinstance(value, Tensor) or value._version is None)
-            values.append(value if plain else self._read(*each))
+        if seals is None:
+            for value in saved:
+                if isinstance(value, Tensor) and value._version is not None:
+                    break
+            else:
+                return saved  # as it is nearly always: no outputs, and nothing that ever changed in place
+        values, seals = [], seals or {}
+        for position, value in enumerate(saved):
+            output, version, count = seals.get(position, _UNSEALED)
+            values.append(self._read(value, output, version, count))
         return tuple(values)
 
     saved_tensors = saved
 
     def _read(self, value: Any, output: int, version: Version | None, count: int) -> Any:
-        if version is None:
+        if version is None and isinstance(value, Tensor):
             version = value._version
         if version is not None and version.count != count:
             raise GraphError(
@@ -176,8 +170,9 @@ class Function:
         if output < 0:
             return value
         # An output is stored as a bare array, so that node and output do not keep each other alive.
-        out = Tensor._wrap(value, self.outputs[output][2])
-        out.requires_grad, out._edge, out._version = True, (self, output, self.outputs[output]), version
+        form = self.outputs[output]
+        out = bare(value, form[2])
+        out.requires_grad, out._edge, out._version = True, (self, output, form), version
         return out
 
     # -- apply ---------------------------------------------------------------------------------------------------
@@ -190,52 +185,37 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Runs forward and, where a gradient is wanted, leaves a node in the graph. Keywords get no gradient."""
-        node = cls()
-        before, recording = mode.grad, False
-        if before:
-            for arg in args:
-                if isinstance(arg, Tensor) and arg.requires_grad:
-                    recording = True
-                    node.needs_input_grad = tuple([isinstance(each, Tensor) and each.requires_grad for each in args])
-                    break
-            mode.grad = False
-        if not recording:
-            node.needs_input_grad = (False,) * len(args)
+        here = mode.__dict__
+        before, node = here["grad"], _node(cls, here)
+        node.edges = tuple([_edge_to(arg) for arg in args]) if before else (None,) * len(args)
         if cls.keeps_arguments:
-            node.params, node._saved = kwargs, args
+            node._saved, node.params = args, kwargs
         token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
+        here["grad"] = False
         try:
-            result = cls.forward(node, *args, **kwargs) if kwargs else cls.forward(node, *args)
+            result = cls.forward(node, *args, **kwargs)
         finally:
+            here["grad"] = before
             if token is not None:
                 float_errors.reset(token)
-            if before:
-                mode.grad = True
-        if type(result) is tuple:
-            outs = tuple([node._output(each, args) for each in result])
-            if recording:
-                node._record(args, outs, result)
-            return outs
-        out = node._output(result, args)
+        recording = before and node.edges.count(None) < len(args)
+        if type(result) is _ndarray and args and isinstance(args[0], Tensor) and not (cls.view or node._silent):
+            return _only_output(node, result, args[0].device, recording)
+        results = result if type(result) is tuple else (result,)
+        outs = tuple([node._output(each, args) for each in results])
         if recording:
-            node._record(args, (out,), (result,))
-        return out
+            node._record(outs, results)
+        return outs if type(result) is tuple else outs[0]
 
     def _output(self, result: Any, args: tuple[Any, ...]) -> Any:
         """One of forward's results as a new tensor."""
-        first = args[0] if args else None
-        if type(result) is _ndarray and not self.view and isinstance(first, Tensor):  # most ops end here
-            out = _bare(Tensor)
-            out.data, out.device = result, first.device
-            return out
         if isinstance(result, Tensor):  # a user's forward returns tensors, the project's own return arrays
             out = Tensor._wrap(result.data, result.device)
             out._version = version_of(result)
             if out._version.sharers is not None or any(result is arg for arg in args):
                 out._version.link(result, out)
             return out
-        if not isinstance(first, Tensor):
-            first = next((arg for arg in args if isinstance(arg, Tensor)), None)
+        first = next((arg for arg in args if isinstance(arg, Tensor)), None)
         if first is None or not hasattr(result, "dtype"):
             raise GraphError(f"{self.name}: forward must return a tensor or a tuple, got {type(result).__name__}")
         out = Tensor._wrap(result, first.device)
@@ -244,28 +224,17 @@ class Function:
             out._version.link(first, out)
         return out
 
-    def _record(self, args: tuple[Any, ...], outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
-        """Ties the outputs to this node, and the node to its arguments."""
+    def _record(self, outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        """Ties the outputs to this node."""
         self.number = next(_numbers)
-        edges, outputs = [], []
-        for arg, need in zip(args, self.needs_input_grad):
-            edges.append((arg._edge or edge_of(arg)) if need else None)
-        for out in outs:
-            array = out.data
-            output = (array.shape, array.dtype, out.device)
-            if array.dtype.kind == "f":
-                out.requires_grad, out._edge = True, (self, len(outputs), output)
-            outputs.append(output)
-        self.edges, self.outputs = edges, outputs
+        self.outputs = tuple([(out.data.shape, out.data.dtype, out.device) for out in outs])
+        for slot, (out, form) in enumerate(zip(outs, self.outputs)):
+            if form[1].kind == "f":
+                out.requires_grad, out._edge = True, (self, slot, form)
         if self._silent:
             self._mute(outs, results)
         if self._saved:
-            self._saved = [
-                (value, -1, None, 0) if type(value) in _PLAIN else self._seal(value, outs, results)
-                for value in self._saved
-            ]
-        if mode.anomaly:
-            self.origin = _users_stack()
+            self._seal(outs, results)
 
     def _mute(self, outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
         for out, result in zip(outs, results):
@@ -273,23 +242,108 @@ class Function:
                 out.requires_grad, out._edge = False, None
         self._silent = ()
 
-    def _seal(self, value: Any, outs: tuple[Any, ...], results: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What :meth:`_read` takes: a saved value with the state of its version."""
-        for index, result in enumerate(results):
-            if value is result:
-                out = outs[index]
-                version = version_of(out)
-                if out.requires_grad:
-                    return out.data, index, version, version.count
-                return (out if isinstance(value, Tensor) else out.data), -1, version, version.count
-        if isinstance(value, Tensor) and value._version is not None:
-            return value, -1, value._version, value._version.count
-        return value, -1, None, 0
+    def _seal(self, outs: tuple[Any, ...], results: tuple[Any, ...]) -> None:
+        """Notes for the saved values what :meth:`_read` takes: which are outputs, and the state of their versions."""
+        kept: list[Any] = []
+        seals: dict[int, Seal] = {}
+        for value in self._saved or ():
+            for index, result in enumerate(results):
+                if value is result:
+                    out = outs[index]
+                    version = version_of(out)
+                    seals[len(kept)] = (index if out.requires_grad else -1, version, version.count)
+                    value = out if isinstance(value, Tensor) and not out.requires_grad else out.data
+                    break
+            else:
+                if isinstance(value, Tensor) and value._version is not None:
+                    seals[len(kept)] = (-1, value._version, value._version.count)
+            kept.append(value)
+        self._saved, self._seals = tuple(kept), seals
 
     def release(self) -> None:
         """Lets go of what was saved; a second backward through this node then says so."""
         if self._saved:
-            self._saved, self._freed = (), True
+            self._saved = self._seals = None
+
+
+def _node(function: type[F], here: dict[str, Any]) -> F:
+    """A node before forward; ``here`` is the thread's mode."""
+    node = _new(function)
+    node._saved = node._silent = ()
+    node._seals = node.hooks = node.retained = None
+    node.origin = _users_stack() if here["anomaly"] else None
+    return node
+
+
+class _Nowhere:
+    """Stands in for a node where no gradient is wanted: forward may ask it and give it things to keep, in vain."""
+
+    __slots__ = ()
+    edges = needs_input_grad = (None, None)
+
+    def save(self, *values: Any) -> None:
+        """Lets them go."""
+
+
+_nowhere: Any = _Nowhere()
+
+
+def of_one(function: type[Function], x: Any) -> Any:
+    """``function.apply(x)`` in half the time, where forward computes one new array from arrays."""
+    here = mode.__dict__
+    edge, node = _edge_to(x) if here["grad"] else None, _nowhere
+    if edge is not None:
+        node = _node(function, here)
+        node.edges = (edge,)
+    token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
+    try:
+        array = function.forward(node, x)
+    finally:
+        if token is not None:
+            float_errors.reset(token)
+    return _only_output(node, array, x.device, edge is not None)
+
+
+def of_two(function: type[Function], a: Any, b: Any) -> Any:
+    """:func:`of_one` for two arguments; one of them may be a number or a bare array."""
+    here = mode.__dict__
+    to_a, to_b = (_edge_to(a), _edge_to(b)) if here["grad"] else (None, None)
+    recording, node = to_a is not None or to_b is not None, _nowhere
+    if recording:
+        node = _node(function, here)
+        node.edges = (to_a, to_b)
+        if function.keeps_arguments:
+            node._saved, node.params = (a, b), {}
+    token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
+    try:
+        array = function.forward(node, a, b)
+    finally:
+        if token is not None:
+            float_errors.reset(token)
+    return _only_output(node, array, a.device if isinstance(a, Tensor) else b.device, recording)
+
+
+def _only_output(node: Function, result: Any, device: Device, recording: bool) -> Any:
+    """The one output of a node as a tensor, tied to it where a gradient is wanted: see :meth:`Function._record`."""
+    number = type(result) is not _ndarray and isinstance(result, np.generic)  # NumPy makes them of arrays without axes
+    array = np.asarray(result) if number else result
+    out = bare(array, device)
+    if recording:
+        dtype = array.dtype
+        form = (array.shape, dtype, device)
+        node.number, node.outputs = next(_numbers), (form,)
+        if dtype.kind == "f":
+            out.requires_grad, out._edge = True, (node, 0, form)
+        saved = node._saved or ()
+        if len(saved) == 1 and saved[0] is array and out.requires_grad:  # many keep this alone: as _seal would, sooner
+            out._version = Version()
+            node._seals = {0: (0, out._version, 0)}
+            saved = ()
+        for value in saved:
+            if value is result or (isinstance(value, Tensor) and value._version is not None):
+                node._seal((out,), (result,))
+                break
+    return out
 
 
 _OWN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("graph.py", "tensor.py", "ops"))
@@ -341,4 +395,4 @@ class Alias(Function):
         return gy
 
 
-from gpunet.tensor import Tensor  # noqa: E402 the two modules need each other; Tensor's class needs nothing of this one
+from gpunet.tensor import Tensor, bare  # noqa: E402 the two modules need each other; Tensor's class needs nothing of this one

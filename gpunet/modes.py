@@ -6,8 +6,11 @@ from contextlib import contextmanager
 
 
 class _Mode(threading.local):
-    grad: bool = True
-    anomaly: bool = False
+    """Read often, take ``mode.__dict__``: this thread's own, found once instead of at each attribute."""
+
+    def __init__(self) -> None:
+        self.grad = True
+        self.anomaly = False
 
 
 mode = _Mode()

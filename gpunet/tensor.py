@@ -15,7 +15,15 @@ from gpunet.errors import ArgumentError, DeviceError, DTypeError, GraphError
 
 FLOATS = ("float32", "float64")
 
-_bare, _number = object.__new__, np.generic  # under names of this module: each tensor made looks them up
+_new, _number = object.__new__, np.generic  # under names of this module: each tensor made looks them up
+
+
+def bare(array: Any, device: Device) -> "Tensor":
+    """A leaf around an array that is already on ``device``; no copy, no checks."""
+    out = _new(Tensor)
+    out.data, out.device, out.requires_grad = array, device, False
+    out.grad = out._edge = out._version = out._hooks = None
+    return out
 
 
 class Tensor:
@@ -34,15 +42,25 @@ class Tensor:
         device: where the array lives.
     """
 
+    # With a dictionary, or a default in the class, each tensor takes twice as long to make.
+    __slots__ = ("__weakref__", "_edge", "_hooks", "_version", "data", "device", "grad", "requires_grad")
+
     data: Any
     device: Device
-    requires_grad: bool = False
-    grad: "Tensor | None" = None
-    _edge: Any = None  # where its gradient goes: (the node that made it, which output, Output); None for a leaf
-    _version: Any = None
-    _hooks: dict[int, Callable[[Any], Any]] | None = None
+    requires_grad: bool
+    grad: "Tensor | None"
+    _edge: Any  # where its gradient goes: (the node that made it, which output, Output); None for a leaf
+    _version: Any
+    _hooks: dict[int, Callable[[Any], Any]] | None
 
     __array_ufunc__ = None  # so that array * tensor reaches Tensor.__rmul__
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """What :func:`bare` gives, without array and device, for a subclass too."""
+        out = _new(cls)
+        out.requires_grad = False
+        out.grad = out._edge = out._version = out._hooks = None
+        return out
 
     def __init__(self, data: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False):
         if isinstance(data, Tensor):
@@ -58,10 +76,7 @@ class Tensor:
     @classmethod
     def _wrap(cls, array: Any, device: Device) -> "Tensor":
         """A tensor around an array that is already on ``device``; no copy, no checks."""
-        out = _bare(Tensor)
-        out.data = np.asarray(array) if isinstance(array, _number) else array
-        out.device = device
-        return out
+        return bare(np.asarray(array) if isinstance(array, _number) else array, device)
 
     # -- what it is ----------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: module or room -> its floor; the longest name that fits decides
 FLOORS = {
-    "gpunet.config": 0, "gpunet.errors": 0, "gpunet.floats": 0, "gpunet.modes": 0, "gpunet.cuda": 0,
-    "gpunet.cpu": 0,
+    "gpunet.config": 0, "gpunet.errors": 0, "gpunet.floats": 0, "gpunet.modes": 0, "gpunet.versions": 0,
+    "gpunet.cpu": 0, "gpunet.cuda": 0,
     "gpunet.dispatch": 1, "gpunet.watch": 1, "gpunet.devices": 1, "gpunet.random": 1, "gpunet.kernels": 1,
     "gpunet.tensor": 2, "gpunet.graph": 2, "gpunet.backward": 2, "gpunet.picture": 2, "gpunet.creation": 2,
     "gpunet.ops": 2,
@@ -36,7 +36,7 @@ UPWARDS = {
 BLIND = {"gpunet.nn": ("gpunet.kernels",), "gpunet.optim": ("gpunet.kernels",), "gpunet.train": ("gpunet.kernels",)}
 
 GPU_LIBRARIES = ("cupy", "cupyx", "cuda", "numba_cuda", "pynvml")
-TOP_OF_IMPORT = ("numba", "numba_cuda", "cupy", "matplotlib", "rich", "torch", "safetensors", "PIL")
+TOP_OF_IMPORT = ("numba", "numba_cuda", "cupy", "matplotlib", "rich", "torch", "safetensors", "PIL", "onnx")
 
 
 class Import(NamedTuple):

@@ -136,6 +136,40 @@ def test_automatic_choice_passes_over_a_rung_that_refuses(monkeypatch):
         assert F.relu(gn.tensor([-1.0, 1.0])).tolist() == [0.0, 1.0]
 
 
+def test_a_rung_for_many_elements_is_not_taken_for_few(monkeypatch):
+    register(variant="high", least=3)
+    monkeypatch.setitem(dispatch.title("relu").LADDER, "high", "only for this test")
+    with gn.use_backend("numpy"):
+        assert F.relu(gn.tensor([-1.0] * 3)).tolist() == [-7.0] * 3
+        assert F.relu(gn.tensor([-1.0] * 2)).tolist() == [0.0] * 2
+        rows = dispatch.candidates(devices.CPU, "relu.forward", (np.ones(2),), {})
+        (row,) = [each for each in rows if each.name == "relu.forward/numpy/high"]
+        assert (row.taken, row.reason) == (False, "not worth it here: it pays only from 3 elements on, got 2")
+        with gn.use_variant("relu.forward", "high"):
+            assert ran()
+
+
+def test_a_rung_for_many_elements_runs_where_there_is_no_other(monkeypatch):
+    register(variant="high", least=3)
+    monkeypatch.setitem(dispatch.title("relu").LADDER, "high", "only for this test")
+    monkeypatch.delitem(dispatch._registry["relu.forward", "numpy"], "reference")
+    dispatch._choices.clear()
+    with gn.use_backend("numpy"):
+        assert ran()
+
+
+@pytest.mark.parametrize(("size", "entry"), [(4095, "relu.forward"), (4096, "relu.forward_mask")])
+def test_a_fused_entry_is_launched_from_as_many_elements_on_as_its_rung_asks_for(size: int, entry: str):
+    pytest.importorskip("numba")
+    x = gn.ones(size, requires_grad=True)
+    with gn.trace() as lines:
+        F.relu(x)
+    assert [each.entry for each in lines] == [entry]
+    with gn.use_fused(True), gn.trace() as lines:
+        F.relu(x)
+    assert [each.entry for each in lines] == ["relu.forward_mask"]
+
+
 # ----------------------------------------------------------------------------------------------------- asking by name
 
 

@@ -6,6 +6,7 @@ at it is let go, views included, so nothing in use is ever handed out.
 """
 
 import threading
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from gpunet.errors import ArgumentError
 
 SMALLEST = 2**20  # bytes; below, the allocator of the system is as fast and its pages stay
+FEW = SMALLEST // 16  # elements that are fewer bytes than that in any dtype of ours
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 LIMIT = 2**30  # bytes kept at most
 
@@ -63,10 +65,11 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array whose values are whatever stood there, in rows, aligned to 64 bytes."""
-        dtype = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
-        nbytes = dtype.itemsize
-        for extent in shape:
-            nbytes *= extent
+        count = prod(shape)
+        if count < FEW:  # nothing is asked of the dtype
+            return np.empty(shape, dtype)
+        dtype = np.dtype(dtype)
+        nbytes = count * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
         kind = _class_of(nbytes)

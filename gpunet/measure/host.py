@@ -45,6 +45,14 @@ class Cost(NamedTuple):
     low: float
     """The median's 95 % interval."""
     high: float
+    peer: str = ""
+    """Another library that did the same in turns, see :mod:`gpunet.measure.chains`."""
+    theirs: float | None = None
+    """Its median."""
+    ratio: float | None = None
+    """Median over the pairs of its time over ours, and the 95 % interval."""
+    ratio_low: float | None = None
+    ratio_high: float | None = None
 
 
 def costs(seconds: float = 0.2) -> list[Cost]:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.errors import DeviceError, DTypeError, ShapeError
-from gpunet.graph import Function
-from gpunet.ops.reduce import sum_to
+from gpunet.graph import Function, of_one, of_two
 from gpunet.tensor import Tensor
 
 SCALARS = (int, float, bool)
@@ -53,12 +52,14 @@ def _scalar_dtype(x: Tensor, number: Any) -> Any:
 def pair_up(op: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Both operands on one device, in one dtype, of shapes that broadcast; at least one is a Tensor."""
     if type(a) is Tensor:  # the two common cases first
+        x = a.data
         if type(b) is Tensor:
-            if a.data.dtype == b.data.dtype and a.device is b.device:
-                if a.data.shape != b.data.shape:
+            y = b.data
+            if x.dtype == y.dtype and a.device is b.device:
+                if x.shape != y.shape:
                     _need_broadcast(op, a, b)
                 return a, b
-        elif type(b) in SCALARS and a.data.dtype.kind == "f":
+        elif type(b) in SCALARS and x.dtype.kind == "f":
             return a, b
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
@@ -91,14 +92,10 @@ def _raw(value: Any) -> Any:
     return value.data if isinstance(value, Tensor) else value
 
 
-def _fit(gradient: Tensor, edge: Any) -> Tensor:
-    """The gradient summed over the axes along which the edge's argument was broadcast."""
-    shape = edge[2][0]
-    return gradient if gradient.data.shape == shape else sum_to(gradient, shape)
-
-
 class Add(Function):
     """a + b."""
+
+    broadcasts = True
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
@@ -106,13 +103,13 @@ class Add(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        need_a, need_b = ctx.needs_input_grad
-        a, b = ctx.edges
-        return _fit(gy, a) if need_a else None, _fit(gy, b) if need_b else None
+        return gy, gy
 
 
 class Sub(Function):
     """a - b."""
+
+    broadcasts = True
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
@@ -120,31 +117,32 @@ class Sub(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
-        need_a, need_b = ctx.needs_input_grad
-        a, b = ctx.edges
-        return _fit(gy, a) if need_a else None, -_fit(gy, b) if need_b else None
+        return gy, -gy if ctx.edges[1] else None
 
 
 class Mul(Function):
     """a * b."""
 
+    broadcasts = True
+
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
-        need_a, need_b = ctx.needs_input_grad
-        if need_a or need_b:
-            ctx.save(a if need_b else None, b if need_a else None)  # each is needed for the other's gradient alone
+        to_a, to_b = ctx.edges
+        if to_a or to_b:
+            ctx.save(a if to_b else None, b if to_a else None)  # each is needed for the other's gradient alone
         return _raw(a) * _raw(b)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         a, b = ctx.saved
-        need_a, need_b = ctx.needs_input_grad
         to_a, to_b = ctx.edges
-        return _fit(Mul.apply(gy, b), to_a) if need_a else None, _fit(Mul.apply(gy, a), to_b) if need_b else None
+        return of_two(Mul, gy, b) if to_a else None, of_two(Mul, gy, a) if to_b else None
 
 
 class Div(Function):
     """a / b."""
+
+    broadcasts = True
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
@@ -156,13 +154,14 @@ class Div(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         b, y = ctx.saved
         need_a, need_b = ctx.needs_input_grad
-        to_a, to_b = ctx.edges
         ga = gy / b
-        return _fit(ga, to_a) if need_a else None, _fit(-ga * y, to_b) if need_b else None
+        return ga if need_a else None, -ga * y if need_b else None
 
 
 class Pow(Function):
     """a to the power b."""
+
+    broadcasts = True
 
     @staticmethod
     def forward(ctx: Any, a: Any, b: Any) -> Any:
@@ -178,7 +177,7 @@ class Pow(Function):
         if need_a:
             if isinstance(b, Tensor):
                 # x**0 is flat, also at 0 where x**-1 is not finite
-                ga = _fit(gy * where(b == 0, 0.0, b * pow(a, where(b == 0, 1.0, b - 1))), ctx.edges[0])
+                ga = gy * where(b == 0, 0.0, b * pow(a, where(b == 0, 1.0, b - 1)))
             else:
                 ga = gy * (0.0 if b == 0 else b * pow(a, b - 1))
         if need_b:
@@ -187,7 +186,7 @@ class Pow(Function):
 
             # 0**b is flat for b >= 0, where log(0) is not finite
             zero = (base == 0) & (b >= 0)
-            gb = _fit(gy * where(zero, 0.0, y * log(where(zero, 1.0, base))), ctx.edges[1])
+            gb = gy * where(zero, 0.0, y * log(where(zero, 1.0, base)))
         return ga, gb
 
 
@@ -206,6 +205,8 @@ class Neg(Function):
 class Extreme(Function):
     """The larger or the smaller of two elements; a tie shares the gradient, beside NaN it goes to both."""
 
+    broadcasts = True
+
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, *, name: str) -> Any:
         ctx.name_of = name
@@ -222,13 +223,15 @@ class Extreme(Function):
             return Tensor._wrap(weight, gy.device)
 
         need_a, need_b = ctx.needs_input_grad
-        ga = _fit(gy * share(a.data, b.data), ctx.edges[0]) if need_a else None
-        gb = _fit(gy * share(b.data, a.data), ctx.edges[1]) if need_b else None
+        ga = gy * share(a.data, b.data) if need_a else None
+        gb = gy * share(b.data, a.data) if need_b else None
         return ga, gb
 
 
 class Where(Function):
     """a where the condition holds, else b."""
+
+    broadcasts = True
 
     @staticmethod
     def forward(ctx: Any, condition: Tensor, a: Any, b: Any) -> Any:
@@ -239,14 +242,15 @@ class Where(Function):
     def backward(ctx: Any, gy: Tensor) -> Any:
         (condition,) = ctx.saved
         _, need_a, need_b = ctx.needs_input_grad
-        ga = _fit(where(condition, gy, 0.0), ctx.edges[1]) if need_a else None
-        gb = _fit(where(condition, 0.0, gy), ctx.edges[2]) if need_b else None
+        ga = where(condition, gy, 0.0) if need_a else None
+        gb = where(condition, 0.0, gy) if need_b else None
         return None, ga, gb
 
 
 def add(a: Any, b: Any) -> Tensor:
     """a + b."""
-    return Add.apply(*pair_up("add", a, b))
+    a, b = pair_up("add", a, b)
+    return of_two(Add, a, b)
 
 
 def sub(a: Any, b: Any) -> Tensor:
@@ -254,18 +258,19 @@ def sub(a: Any, b: Any) -> Tensor:
     a, b = pair_up("sub", a, b)
     if (a if isinstance(a, Tensor) else b).data.dtype.kind == "b":
         raise DTypeError("sub: one side must hold numbers, got bool and bool; use ^ for exclusive or, or .long()")
-    return Sub.apply(a, b)
+    return of_two(Sub, a, b)
 
 
 def mul(a: Any, b: Any) -> Tensor:
     """a * b."""
-    return Mul.apply(*pair_up("mul", a, b))
+    a, b = pair_up("mul", a, b)
+    return of_two(Mul, a, b)
 
 
 def div(a: Any, b: Any) -> Tensor:
     """a / b; integers are divided as float32."""
     a, b = pair_up("div", a, b)
-    return Div.apply(as_float(a), as_float(b))
+    return of_two(Div, as_float(a), as_float(b))
 
 
 def pow(a: Any, b: Any) -> Tensor:
@@ -273,7 +278,7 @@ def pow(a: Any, b: Any) -> Tensor:
     a, b = pair_up("pow", a, b)
     if (a if isinstance(a, Tensor) else b).data.dtype.kind == "b":
         raise DTypeError("pow: one side must hold numbers, got bool and bool; use .long()")
-    return Pow.apply(a, b)
+    return of_two(Pow, a, b)
 
 
 def as_float(x: Any) -> Any:
@@ -284,7 +289,7 @@ def as_float(x: Any) -> Any:
 def unary(function: type[Function], x: Any, keep_integers: bool = False) -> Tensor:
     """``function`` of x, which may be an array or a number; integers become float32 unless kept."""
     x = x if isinstance(x, Tensor) else Tensor(x)
-    return function.apply(x if keep_integers else as_float(x))
+    return of_one(function, x if keep_integers else as_float(x))
 
 
 def neg(x: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpunet.dispatch import fuses, launch
-from gpunet.graph import Function
+from gpunet.graph import Function, of_one, of_two
 from gpunet.modes import is_grad_enabled
 from gpunet.ops.checks import need_float
 from gpunet.tensor import Tensor
@@ -21,7 +21,7 @@ class Relu(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (y,) = ctx.saved
-        return ReluGradX.apply(gy, y)
+        return of_two(ReluGradX, gy, y)
 
 
 class ReluGradX(Function):
@@ -35,7 +35,7 @@ class ReluGradX(Function):
     @staticmethod
     def backward(ctx: Any, ggx: Tensor) -> Any:
         (y,) = ctx.saved
-        return ReluGradX.apply(ggx, y) if ctx.needs_input_grad[0] else None, None
+        return of_two(ReluGradX, ggx, y) if ctx.needs_input_grad[0] else None, None
 
 
 class ReluMask(Function):
@@ -50,21 +50,21 @@ class ReluMask(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (mask,) = ctx.saved
-        return ReluGradXMask.apply(gy, mask=mask)
+        return of_two(ReluGradXMask, gy, mask)
 
 
 class ReluGradXMask(Function):
     """gy where the bit is 1: linear in gy, so it is its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, gy: Tensor, *, mask: Any) -> Any:
+    def forward(ctx: Any, gy: Tensor, mask: Any) -> Any:
         ctx.save(mask)
         return launch(gy.device, "relu.grad_x_mask", gy.data, mask)
 
     @staticmethod
     def backward(ctx: Any, ggx: Tensor) -> Any:
         (mask,) = ctx.saved
-        return ReluGradXMask.apply(ggx, mask=mask)
+        return of_two(ReluGradXMask, ggx, mask), None
 
 
 def relu(x: Tensor) -> Tensor:
@@ -101,6 +101,8 @@ def relu(x: Tensor) -> Tensor:
     """
     need_float("relu", x=x)
     masked = (
-        x.requires_grad and is_grad_enabled() and fuses(x.device, "relu.forward_mask", "relu.forward", "relu.grad_x")
+        x.requires_grad
+        and is_grad_enabled()
+        and fuses(x.device, "relu.forward_mask", "relu.forward", "relu.grad_x", size=x.data.size)
     )
-    return ReluMask.apply(x) if masked else Relu.apply(x)
+    return of_one(ReluMask if masked else Relu, x)

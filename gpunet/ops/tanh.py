@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpunet.dispatch import launch
-from gpunet.graph import Function, GradFunction
+from gpunet.graph import Function, GradFunction, of_one, of_two
 from gpunet.ops.checks import need_float
 from gpunet.tensor import Tensor
 
@@ -20,7 +20,7 @@ class Tanh(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Any:
         (y,) = ctx.saved
-        return TanhGradX.apply(gy, y)
+        return of_two(TanhGradX, gy, y)
 
 
 class TanhGradX(GradFunction):
@@ -63,4 +63,4 @@ def tanh(x: Tensor) -> Tensor:
         [-1.0, 0.0, 1.0]
     """
     need_float("tanh", x=x)
-    return Tanh.apply(x)
+    return of_one(Tanh, x)

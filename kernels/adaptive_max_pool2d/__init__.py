@@ -32,7 +32,8 @@ from gpunet.dispatch import Work
 from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
-    "plain": "one thread computes one output, or asks for one pixel all windows that hold it",
+    "plain": "one thread computes one output, or asks for one pixel all windows that hold it; on the processor "
+    "a window at a time, neighbours of a row in vectors",
     "lanes": "forward: 8 threads, a warp or a block share one window, so that they read neighbours in memory",
     "packs": "grad_x: one thread writes 16 bytes, and divides 32-bit numbers to find their place",
 }

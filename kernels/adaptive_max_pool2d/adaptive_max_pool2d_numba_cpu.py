@@ -1,4 +1,4 @@
-"""adaptive_max_pool2d on Numba for the processor: window by window, first how large, then where."""
+"""adaptive_max_pool2d on Numba for the processor: window by window, eight pixels at a time where rows are long."""
 # op: gpunet/ops/adaptive_max_pool2d.py
 #
 # task    some planes, of one channel of one image each: over_planes in kernels/common/pooling_numba_cpu.py
@@ -12,7 +12,7 @@ from gpunet.cpu.jit import compiled
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.lanes_numba_cpu import LANES, beats, load, store, where
+from ..common.lanes_numba_cpu import LANES, beats, load, plus, same, store, where
 from ..common.pooling_numba_cpu import many, over_planes, planes_of, real
 
 
@@ -29,41 +29,35 @@ def winner_of_few(xs, first, height, width, W):
 
 
 @compiled(inline=True)
-def winner(xs, first, height, width, W, room):
-    """The same for rows of LANES pixels or more: the largest of each lane, of those, and then the first that equals it.
+def winner(xs, first, height, width, W, room, places):
+    """The same for rows of LANES pixels or more: each lane's winner, then the winner of those.
 
-    The last lanes of a row may be taken twice. NaN goes the slow way.
+    The last lanes of a row may be taken twice. Of equal values the first wins, of NaN the last, whatever its lane.
+    ``room`` is memory for LANES values, ``places`` holds 0 .. LANES - 1 and has room for as many behind them.
     """
-    best = load(xs, first)
+    best, place = load(xs, first), load(places, 0)
     for r in range(height):
         for t in range(0, width, LANES):
-            value = load(xs, first + r * W + min(t, width - LANES))
-            best = where(beats(value, best), value, best)
+            e = r * W + min(t, width - LANES)
+            value = load(xs, first + e)
+            wins = beats(value, best)
+            best, place = where(wins, value, best), where(wins, plus(load(places, 0), same(e, places)), place)
     store(room, 0, best)
-    top = room[0]
+    store(places, LANES, place)
+    top, at = room[0], places[LANES]
     for k in range(1, LANES):
-        top = room[k] if beats_one(room[k], top) else top
-    if top != top:
-        return winner_of_few(xs, first, height, width, W)
-    r, c = 0, 0
-    while xs[np.uint64(first + r * W + c)] != top:
-        c += 1
-        if c == width:
-            r, c = r + 1, 0
-    return xs[np.uint64(first + r * W + c)], r * W + c
-
-
-@compiled(inline=True)
-def beats_one(value, best):
-    """Whether a later value wins: it is larger, or NaN."""
-    return (value > best) | (value != value)
+        value, e = room[k], places[LANES + k]
+        later = (value != value) & ((top == top) | (e > at))
+        wins = later | (value > top) | ((value == top) & (e < at))
+        top, at = value if wins else top, e if wins else at
+    return top, np.int64(at)
 
 
 @compiled
 def adaptive_max_pool2d_forward_plain_loop(y, index, x):
     """Window by window; one as wide as the image is a single row."""
     (P, H, W), (_, OH, OW) = x.shape, y.shape
-    xs, room = x.reshape(-1), np.empty(LANES, x.dtype)
+    xs, room, places = x.reshape(-1), np.empty(LANES, x.dtype), np.arange(2 * LANES).astype(np.int32)
     for p in range(P):
         for i in range(OH):
             top = i * H // OH
@@ -76,7 +70,7 @@ def adaptive_max_pool2d_forward_plain_loop(y, index, x):
                 if wide < LANES:
                     best, place = winner_of_few(xs, first, rows, wide, W)
                 else:
-                    best, place = winner(xs, first, rows, wide, W, room)
+                    best, place = winner(xs, first, rows, wide, W, room, places)
                 y[p, i, j], index[p, i, j] = best, top * W + left + place
 
 

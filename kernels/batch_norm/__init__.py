@@ -42,8 +42,9 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one block a channel: a pass for the mean, one for the variance, one for the values",
-    "split": "a channel over several blocks, so that few channels fill the GPU; statistics in one pass, merged by Chan",
-    "vectorised": "the same with 16 bytes at a time",
+    "split": "a channel over several blocks, so that few channels fill the GPU; statistics in one pass, merged by "
+    "Chan; on the processor some images a task, in the order of memory",
+    "vectorised": "the same with 16 bytes at a time, or a vector of the processor",
     "resident": "a channel that fits into shared memory is read once, and one launch does it all",
     "columns": "a vector takes neighbouring channels, where each has few values in an image; for the processor",
 }

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpunet.cpu.threads import get_num_threads, ranges, run
 
-from .launching import contiguous, is_real
+from .launching import is_real
 
 SMALLEST, LARGEST = 2**16, 2**18  # elements of a task: some 10 microseconds of work, a few times what it costs to begin
 FEW = 2**12  # elements: below, NumPy has done a single pass before a compiled kernel has looked at its arguments
@@ -29,19 +29,23 @@ def in_rows(array: np.ndarray) -> np.ndarray:
     Numba compiles a kernel a second time for memory that may not be written; as kernels leave their inputs alone, they
     do not get to know.
     """
-    array = contiguous(array)
-    return array if array.flags.writeable else np.asarray(_Open(array))
+    flags = array.flags
+    if not flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    return array if flags.writeable else np.asarray(_Open(array))
 
 
 def flat(array: np.ndarray) -> np.ndarray:
     """``array`` in C order as one axis."""
+    if array.ndim == 1 and array.flags.carray:  # in rows, aligned, and writeable
+        return array
     return in_rows(array).reshape(-1)
 
 
 def over_pieces(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[Any, ...] = ()) -> None:
     """Calls ``walk(*arrays, *numbers)`` for pieces of the arrays, all of one axis and size, on all threads."""
-    parts = pieces(arrays[0].size)
-    if len(parts) == 1:
+    size = arrays[0].size
+    if size <= SMALLEST or len(parts := pieces(size)) == 1:
         walk(*arrays, *numbers)
     else:
         run(lambda task: walk(*[each[parts[task]] for each in arrays], *numbers), len(parts))
@@ -58,12 +62,4 @@ def pieces(size: int) -> list[slice]:
     return [slice(*each) for each in ranges(size, grain)]
 
 
-def real(*arrays: Any, **_: Any) -> bool | str:
-    """Whether the floating-point arrays are all float32, or all float64."""
-    return is_real(*arrays)
-
-
-def many(*arrays: Any, **_: Any) -> bool | str:
-    """Whether there is enough to do to be worth the call."""
-    size = arrays[0].size
-    return size >= FEW or f"it pays only from {FEW} elements on, got {size}"
+real = is_real

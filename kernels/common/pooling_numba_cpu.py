@@ -58,10 +58,14 @@ def common(
 
 @compiled
 def inside(windows, size, kernel, stride, padding):
-    """The windows ``first .. stop - 1`` of an axis that lie inside the image; those before and behind stick out."""
+    """The windows ``first .. stop - 1`` of an axis that lie inside the image; those before and behind stick out.
+
+    Where they are too few for vectors they count as if they stuck out.
+    """
     first = min(windows, (padding + stride - 1) // stride)
     stop = (size + padding - kernel) // stride + 1 if size + padding >= kernel else 0
-    return first, max(first, min(windows, stop))
+    stop = min(windows, stop)
+    return (first, stop) if stop - first >= LANES else (0, 0)
 
 
 @compiled(inline=True)

@@ -1,4 +1,4 @@
-"""What softmax, log_softmax and cross_entropy share on the processor: maxima, sums of exponentials, and tasks.
+"""What softmax, log_softmax, cross_entropy and the norms share on the processor: maxima, sums, and tasks.
 
 An array is seen as (outer, D, inner) along its axis: rows of D elements, ``inner`` apart. Where inner is 1 a row lies
 in one piece, and the lanes of a vector take neighbours in it. Elsewhere they take neighbouring rows: a *unit* is up to
@@ -126,6 +126,36 @@ def exp_kept_sum(out, row, m):
             sum += kept[k]
         total += sum
     return total
+
+
+@compiled(fastmath=SUMS)
+def rough_mean(row):
+    """Of terms already divided, so that no sum is too large."""
+    share = row.dtype.type(1 / row.size)
+    total = 0.0
+    for first in range(0, row.size, RUN):
+        part = row[first : first + RUN]
+        sum = row.dtype.type(0)
+        for j in range(part.size):
+            sum += part[j] * share
+        total += sum
+    return total
+
+
+@compiled(fastmath=SUMS)
+def centred_sums(row, m):
+    """Sums of x - m and of its square."""
+    total, squares = 0.0, 0.0
+    for first in range(0, row.size, RUN):
+        part = row[first : first + RUN]
+        sum, square = row.dtype.type(0), row.dtype.type(0)
+        for j in range(part.size):
+            d = part[j] - m
+            sum += d
+            square += d * d
+        total += sum
+        squares += square
+    return total, squares
 
 
 # -- neighbouring rows, element d of each: a[o, d, first:end] ----------------------------------------------------------

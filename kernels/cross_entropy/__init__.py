@@ -39,7 +39,8 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one thread takes one position, in a pass for the maximum and one for the sums",
-    "coalesced": "neighbouring threads take neighbouring positions where axes follow the classes, in one pass",
+    "coalesced": "neighbouring threads, or lanes of the processor's vectors, take neighbouring positions where axes "
+    "follow the classes, in one pass",
     "warp": "lanes of a warp share the few classes of a position and keep them in registers, 16 bytes a load",
     "block": "a block takes a position's many classes in one pass, maximum and sum together, 16 bytes a load",
     "split": "several blocks share each of a few positions, and a second kernel puts their sums together",

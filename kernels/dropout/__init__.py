@@ -38,7 +38,8 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one thread computes one element, and the four random words that its own is among",
-    "vectorised": "one thread moves 16 bytes at once and has two of them under way, and uses all four words of a draw",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, and uses all four words of a draw; "
+    "on the processor vectors draw for neighbouring blocks of four words",
 }
 
 ENTRIES: dict[str, str] = {

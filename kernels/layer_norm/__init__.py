@@ -36,9 +36,11 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one block a row, a pass for each mean; gw and gb: one thread a column",
-    "split": "gw and gb: the rows of a column over several blocks, so that few columns fill the GPU",
+    "split": "gw and gb: the rows of a column over several blocks, or tasks of the processor, so that few columns fill "
+    "it",
     "warp": "a warp a row, the row in registers: read once, no barriers",
-    "vectorised": "16 bytes at a time; a row beyond 1024 values in the shared memory of a block",
+    "vectorised": "16 bytes at a time; a row beyond 1024 values in the shared memory of a block; on the processor a "
+    "row at a time, in vectors",
 }
 
 ENTRIES: dict[str, str] = {

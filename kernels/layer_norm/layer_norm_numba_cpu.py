@@ -16,7 +16,7 @@ from gpunet.dispatch import kernel
 
 from ..common.elementwise_numba_cpu import in_rows
 from ..common.launching import is_real
-from ..common.rows_numba_cpu import GRAIN, RUN, STEPS, SUMS, over_rows
+from ..common.rows_numba_cpu import GRAIN, RUN, STEPS, SUMS, centred_sums, over_rows, rough_mean
 
 
 def takes(*arrays, eps=0.0):
@@ -80,36 +80,6 @@ def layer_norm_grad_wb_split(gy, x, mean, invstd):
 # lanes   neighbours in a row
 # reads   everything from memory once where a row stays in the cache
 # needs   nothing
-
-
-@compiled(fastmath=SUMS)
-def rough_mean(row):
-    """Of terms already divided, so that no sum is too large."""
-    share = row.dtype.type(1 / row.size)
-    total = 0.0
-    for first in range(0, row.size, RUN):
-        part = row[first : first + RUN]
-        sum = row.dtype.type(0)
-        for j in range(part.size):
-            sum += part[j] * share
-        total += sum
-    return total
-
-
-@compiled(fastmath=SUMS)
-def centred_sums(row, m):
-    """Sums of x - m and of its square."""
-    total, squares = 0.0, 0.0
-    for first in range(0, row.size, RUN):
-        part = row[first : first + RUN]
-        sum, square = row.dtype.type(0), row.dtype.type(0)
-        for j in range(part.size):
-            d = part[j] - m
-            sum += d
-            square += d * d
-        total += sum
-        squares += square
-    return total, squares
 
 
 @compiled(fastmath={"contract"})

@@ -35,9 +35,11 @@ from gpunet.dispatch import Work
 from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
-    "plain": "one thread computes one output, or asks for one pixel all windows that can hold it; the index is a byte",
+    "plain": "one thread computes one output, or asks for one pixel all windows that can hold it; the index is "
+    "a byte; on the processor a row of windows at a time, forward in vectors",
     "rows": "one thread takes several rows of one column: rows that overlapping windows share are read once, the sizes "
-    "of common windows are known to the compiler, and a box of threads needs no division to find its place",
+    "of common windows are known to the compiler, and a box of threads needs no division to find its place; on the "
+    "processor the sizes known to the compiler are what is gained",
     "wide": "one thread takes a tile and moves 16 bytes at once, in the common kinds of windows",
 }
 

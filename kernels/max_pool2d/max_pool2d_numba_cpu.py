@@ -60,9 +60,10 @@ def challenge(best, place, value, position, like):
 
 
 @compiled(inline=True)
-def decide_few(best, place, b0, x, x0, W, first, stop, KW, sw, pw, dw):
-    """The winners of a row of pixels under windows first .. stop - 1, of which parts may lie outside."""
-    for j in range(first, stop):
+def decide_few(best, place, b0, OW, x, x0, W, first, stop, KW, sw, pw, dw):
+    """The winners of a row of pixels under windows but first .. stop - 1: parts of these may lie outside."""
+    for e in range(first + OW - stop):
+        j = e if e < first else e - first + stop
         left = j * sw - pw
         start = 0 if left >= 0 else (-left + dw - 1) // dw
         winner, at = x[x0 + left + start * dw], start
@@ -77,12 +78,8 @@ def decide_few(best, place, b0, x, x0, W, first, stop, KW, sw, pw, dw):
 
 @compiled(inline=True)
 def decide(best, place, b0, OW, x, x0, W, first, stop, KW, sw, pw, dw):
-    """The winners of a row of pixels under all windows, of which first .. stop - 1 lie inside."""
-    if stop - first < LANES:
-        decide_few(best, place, b0, x, x0, W, 0, OW, KW, sw, pw, dw)
-        return
-    decide_few(best, place, b0, x, x0, W, 0, first, KW, sw, pw, dw)
-    decide_few(best, place, b0, x, x0, W, stop, OW, KW, sw, pw, dw)
+    """The winners of a row of pixels under all windows; first .. stop - 1 lie inside, none or LANES at the least."""
+    decide_few(best, place, b0, OW, x, x0, W, first, stop, KW, sw, pw, dw)
     for t in range(first, stop, LANES):
         j = min(t, stop - LANES)
         left = x0 + j * sw - pw
@@ -180,11 +177,7 @@ def max_pool2d_forward_rows_loop(S):
 
     @compiled(inline=True)
     def decide_three(best, place, b0, OW, x, x0, W, first, stop, pw):
-        if stop - first < LANES:
-            decide_few(best, place, b0, x, x0, W, 0, OW, 3, S, pw, 1)
-            return
-        decide_few(best, place, b0, x, x0, W, 0, first, 3, S, pw, 1)
-        decide_few(best, place, b0, x, x0, W, stop, OW, 3, S, pw, 1)
+        decide_few(best, place, b0, OW, x, x0, W, first, stop, 3, S, pw, 1)
         for t in range(first, stop, LANES):
             j = min(t, stop - LANES)
             left = x0 + j * S - pw

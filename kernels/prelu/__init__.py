@@ -32,8 +32,10 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one thread computes one element; one block sums one channel",
-    "split": "a channel is summed in parts by many blocks, short rows as columns; a second kernel adds the parts",
-    "vectorised": "one thread moves 16 bytes at once and has two of them under way",
+    "split": "a channel is summed in parts by many blocks, or tasks of the processor, short rows as columns; the parts "
+    "are added up in a fixed order",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way; on the processor the compiler "
+    "turns the loop over a task's elements into vectors",
 }
 
 ENTRIES: dict[str, str] = {

@@ -17,7 +17,7 @@ from gpunet.cpu.threads import ranges, run
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.elementwise_numba_cpu import SMALLEST, flat, in_rows, many, real
+from ..common.elementwise_numba_cpu import FEW, SMALLEST, flat, in_rows, real
 
 
 def _shares(w, *arrays):
@@ -62,13 +62,13 @@ def _scaled(a, x, w):
     return y
 
 
-@kernel("prelu.forward", backend="numba_cpu", variant="vectorised", when=real, pays=many)
+@kernel("prelu.forward", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def prelu_forward_vectorised(x, w):
     """One vector of elements at a time."""
     return _scaled(x, x, w)
 
 
-@kernel("prelu.grad_x", backend="numba_cpu", variant="vectorised", when=real, pays=many)
+@kernel("prelu.grad_x", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def prelu_grad_x_vectorised(gy, x, w):
     """One vector of elements at a time."""
     return _scaled(gy, x, w)

@@ -13,7 +13,7 @@ from gpunet.cpu.threads import run
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.elementwise_numba_cpu import flat, many, over_pieces, pieces, real
+from ..common.elementwise_numba_cpu import FEW, flat, over_pieces, pieces, real
 from ..common.shapes import cdiv
 
 BITS = 32  # of a word
@@ -27,11 +27,11 @@ def relu_forward_vectorised_loop(y, x):
         y[i] = zero if x[i] < zero else x[i]
 
 
-@kernel("relu.forward", backend="numba_cpu", variant="vectorised", when=real, pays=many)
+@kernel("relu.forward", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def relu_forward_vectorised(x):
     """One vector of elements at a time."""
     y = empty(x.shape, x.dtype)
-    over_pieces(relu_forward_vectorised_loop, y.reshape(-1), flat(x))
+    over_pieces(relu_forward_vectorised_loop, flat(y), flat(x))
     return y
 
 
@@ -47,7 +47,7 @@ def relu_grad_x_vectorised_loop(gx, gy, y):
 def relu_grad_x_vectorised(gy, y):
     """One vector of elements at a time."""
     gx = empty(y.shape, y.dtype)
-    over_pieces(relu_grad_x_vectorised_loop, gx.reshape(-1), flat(gy), flat(y))
+    over_pieces(relu_grad_x_vectorised_loop, flat(gx), flat(gy), flat(y))
     return gx
 
 
@@ -71,11 +71,11 @@ def relu_forward_mask_vectorised_loop(y, mask, x):
         mask[whole] = word
 
 
-@kernel("relu.forward_mask", backend="numba_cpu", variant="vectorised", when=real)
+@kernel("relu.forward_mask", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def relu_forward_mask_vectorised(x):
     """One word of the mask at a time, 32 elements."""
     y, mask = empty(x.shape, x.dtype), empty((cdiv(x.size, BITS),), np.uint32)
-    _with_words(relu_forward_mask_vectorised_loop, y.reshape(-1), mask, flat(x))
+    _with_words(relu_forward_mask_vectorised_loop, flat(y), mask, flat(x))
     return y, mask
 
 
@@ -103,8 +103,8 @@ def relu_grad_x_mask_vectorised(gy, mask):
 def _with_words(walk, out, mask, array):
     """Calls ``walk(out, mask, array)`` for pieces of whole words, on all threads."""
     parts = pieces(out.size)
-    words = [slice(each.start // BITS, cdiv(each.stop, BITS)) for each in parts]
     if len(parts) == 1:
         walk(out, mask, array)
     else:
+        words = [slice(each.start // BITS, cdiv(each.stop, BITS)) for each in parts]
         run(lambda task: walk(out[parts[task]], mask[words[task]], array[parts[task]]), len(parts))

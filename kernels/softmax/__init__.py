@@ -27,7 +27,8 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one thread computes one row, in a pass for the maximum, one for the sum and one for the result",
-    "coalesced": "neighbouring threads take neighbouring rows of an axis that is not the last, and a row has several",
+    "coalesced": "neighbouring threads take neighbouring rows of an axis that is not the last, and a row has several; "
+    "on the processor lanes of vectors do",
     "warp": "lanes of a warp share a short row and keep it in registers: it is read once, 16 bytes a load",
     "block": "a block shares a row, kept in registers up to 128 KB; longer ones give maximum and sum in one pass",
     "split": "several blocks share each of a few long rows, and a second kernel puts their sums together",

@@ -26,7 +26,8 @@ from ..common.shapes import array_bytes
 
 LADDER: dict[str, str] = {
     "plain": "one thread computes one element",
-    "vectorised": "one thread moves 16 bytes at once and has two of them under way, in a grid as large as the GPU",
+    "vectorised": "one thread moves 16 bytes at once and has two of them under way, in a grid as large as the GPU; on "
+    "the processor the compiler turns the loop over a task's elements into vectors",
 }
 
 ENTRIES: dict[str, str] = {

@@ -10,7 +10,7 @@ from gpunet.cpu.jit import compiled
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
-from ..common.elementwise_numba_cpu import flat, many, over_pieces, real
+from ..common.elementwise_numba_cpu import FEW, flat, over_pieces, real
 from ..common.vmath_numba_cpu import tanh
 
 
@@ -21,11 +21,11 @@ def tanh_forward_vectorised_loop(y, x):
         y[i] = tanh(x[i])
 
 
-@kernel("tanh.forward", backend="numba_cpu", variant="vectorised", when=real, pays=many)
+@kernel("tanh.forward", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def tanh_forward_vectorised(x):
     """One vector of elements at a time."""
     y = empty(x.shape, x.dtype)
-    over_pieces(tanh_forward_vectorised_loop, y.reshape(-1), flat(x))
+    over_pieces(tanh_forward_vectorised_loop, flat(y), flat(x))
     return y
 
 
@@ -41,5 +41,5 @@ def tanh_grad_x_vectorised_loop(gx, gy, y):
 def tanh_grad_x_vectorised(gy, y):
     """One vector of elements at a time."""
     gx = empty(y.shape, y.dtype)
-    over_pieces(tanh_grad_x_vectorised_loop, gx.reshape(-1), flat(gy), flat(y))
+    over_pieces(tanh_grad_x_vectorised_loop, flat(gx), flat(gy), flat(y))
     return gx
