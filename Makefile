@@ -1,5 +1,6 @@
 # The commands a newcomer can guess. Each is one line, so nobody needs to remember flags.
-.PHONY: help install check test sim peers compare mutants gpu resources clean
+CPU_OPS = conv2d matmul max_pool2d avg_pool2d relu dropout batch_norm softmax cross_entropy layer_norm
+.PHONY: help install check test sim peers compare mutants cpu gpu resources clean
 
 help:       ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -24,6 +25,11 @@ sim:        ## the Numba-CUDA kernels in Numba's simulator: every case, entry, r
 
 mutants:    ## break the kernels on purpose and see the proof notice: one table for each language
 	failed=0; for each in mutants mutants_cuda mutants_numba; do python tests/$$each.py || failed=1; done; exit $$failed
+
+cpu:        ## on an idle machine: the processor's kernels, training steps and cost of an op beside PyTorch; recorded
+	python -m gpunet bench $(CPU_OPS) --backend numba_cpu --against torch --tier quick standard --threads 1 2 --json bench/results/cpu-kernels.json
+	python -m gpunet bench --steps --against torch --threads 1 2 --json bench/results/cpu-steps.json
+	python -m gpunet bench --host --against torch --json bench/results/cpu-host.json
 
 gpu:        ## on a machine with a GPU: its tests, compute-sanitizer, the ladder against PyTorch (9 minutes)
 	.ci/gpu
