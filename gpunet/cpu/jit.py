@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 import numba.extending
@@ -15,8 +15,6 @@ from numba.core.caching import IndexDataCacheFile
 
 #: ``numba.extending.intrinsic``: a function whose code for LLVM the decorated one writes; types cannot say that
 intrinsic: Any = numba.extending.intrinsic
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = False, inline: bool = False) -> Any:
@@ -29,7 +27,7 @@ def compiled(function: Callable[..., Any] | None = None, *, fastmath: Any = Fals
         inline: whether to paste it into its callers.
     """
 
-    def decorate(function: F) -> Any:
+    def decorate(function: Callable[..., Any]) -> Any:
         made = numba.njit(
             nogil=True, cache=True, fastmath=fastmath, error_model="numpy", boundscheck=False,
             inline="always" if inline else "never",
@@ -48,7 +46,7 @@ def _kept_apart(dispatcher: Any) -> None:
     file of the function alone, but a kernel is compiled together with what it calls from its folder and from the folder
     ``common`` beside that.
     """
-    kept = getattr(dispatcher, "_cache", None)
+    kept: Any = getattr(dispatcher, "_cache", None)
     file = getattr(kept, "_cache_file", None)
     if isinstance(file, IndexDataCacheFile):
         folder = Path(dispatcher.py_func.__code__.co_filename).parent
