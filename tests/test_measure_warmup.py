@@ -35,6 +35,8 @@ def test_after_it_nothing_is_compiled(tmp_path: Path):
         done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, check=True)
         return done.stdout, {each.name for each in tmp_path.rglob("*.nbc")}
 
+    half = json.loads(ran("-m", "gpunet", "warmup", "relu", "--dtype", "float32", "--json", "-")[0])["warmed"]
+    assert [each["dtype"] for each in half] == ["float32"]
     out, compiled = ran("-m", "gpunet", "warmup", "relu", "--device", "cpu", "--json", "-")
     found = json.loads(out)["warmed"]
     assert {(each["op"], each["backend"], each["dtype"]) for each in found} == {

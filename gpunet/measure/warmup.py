@@ -54,19 +54,20 @@ def _why_not(backend: devices.Backend, kind: str) -> str | None:
     return "sim compiles nothing that would be kept" if kind == "sim" else backend.why_not(kind)
 
 
-def warm_all(places: Sequence[Lane], ops: Sequence[str], screen: Any) -> list[Warmed]:
-    """Compiles the kernels of ``ops`` in both dtypes and shows how far it is.
+def warm_all(places: Sequence[Lane], ops: Sequence[str], screen: Any, dtypes: Sequence[str] = DTYPES) -> list[Warmed]:
+    """Compiles the kernels of ``ops`` and shows how far it is.
 
     Args:
         places: from :func:`lanes`.
         ops: names; a kernel of another op that one of them calls is compiled too.
         screen: a rich console.
+        dtypes: "float32", "float64", or both.
 
     Raises:
         KernelError: a kernel cannot be compiled, or raises when it is called.
     """
     ordered = sorted(ops, key=lambda op: (op not in FIRST, op))
-    tasks = [(lane, op, dtype) for lane in places for op in ordered for dtype in DTYPES]
+    tasks = [(lane, op, dtype) for lane in places for op in ordered for dtype in dtypes]
     apart = [each for each in tasks if each[0].device.kind == "cpu"]
     found = []
     with progress.shown(screen, "warmup", len(tasks)) as step:
