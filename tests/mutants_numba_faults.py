@@ -193,6 +193,11 @@ class Fault(NamedTuple):
     """What stood there, and what stands there now."""
 
 
+def _mentioned(node: ast.AST) -> str:
+    """The name by which a function may be meant here: its own, or behind its module's."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
 class File:
     """A kernel file: its functions that run on the GPU, and their faults."""
 
@@ -203,7 +208,7 @@ class File:
         self.lines = self.text.splitlines()
         #: top-level function on the GPU -> the names that its body mentions
         self.functions = {
-            node.name: {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+            node.name: {_mentioned(each) for each in ast.walk(node)}
             for node in self.tree.body
             if isinstance(node, ast.FunctionDef) and numba_rules.on_gpu(node)
         }

@@ -12,8 +12,20 @@ def _rounds(op: str, draw: Any = normal, **args: Any) -> Case:
     return Case(op, f"rounds{''.join(map(str, args.values()))}", (draw(ROUNDS),), args)
 
 
+def _batch_norm(name: str, *shape: int, **args: Any) -> Case:
+    channel = shape[1]
+    statistics = normal(channel, grad=False), positive(channel, grad=False)
+    return Case("batch_norm", name, (normal(*shape), *statistics, normal(channel), normal(channel)), args)
+
+
 #: calls that tests/cases.py does not make
 EXTRA: list[Case] = [
+    *(_batch_norm("rounds", 30, 2, 3, 7, **args) for args in ({}, {"training": True})),
+    *(_batch_norm("columns", 140, 40, **args) for args in ({}, {"training": True})),
+    Case("layer_norm", "rounds", (normal(2, 601), normal(601), normal(601)), {"normalized_shape": (601,)}),
+    Case("matmul", "long", (normal(3, 70), normal(70, 5))),
+    Case("matmul", "long_batch", (normal(3, 5, 70), normal(3, 70, 4))),
+    Case("conv2d", "many_filters", (normal(1, 20, 5, 5), normal(20, 20, 3, 3), normal(20))),
     *(_rounds(op, away) for op in ("relu", "leaky_relu")),
     *(_rounds(op) for op in ("sigmoid", "tanh", "gelu", "softplus", "dropout")),
     _rounds("gelu", approximate="tanh"),
@@ -32,6 +44,19 @@ EXTRA: list[Case] = [
 
 #: (file, part of the line, kind, change) -> why it changes no result
 EQUIVALENT: dict[tuple[str, str, str, str], str] = {
+    (
+        "batch_norm_numba_cuda",
+        "if t == 0:",
+        "comparison",
+        "t == 0 -> t != 0",
+    ): "block_sum gives the sum to every thread",
+    (
+        "batch_norm_numba_cuda",
+        "nought if var < nought",
+        "comparison",
+        "var < nought -> var <= nought",
+    ): "a variance of 0 becomes 0",
+    ("conv2d_numba_cuda", "own[j] = oy", "off by one", "1 -> 2"): "any number below 0 says outside",
     ("elementwise_numba", "p += 2 * step", "stride", "2 * step -> step"): "packs are computed again, to the same",
     ("philox_numba", "grown(k", "arguments exchanged", "grown(k0, W0_64) -> grown(W0_64, k0)"): "a sum",
     ("philox_numba", "grown(k", "arguments exchanged", "grown(k1, W1_64) -> grown(W1_64, k1)"): "a sum",
