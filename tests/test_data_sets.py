@@ -52,6 +52,7 @@ def test_public_names():
     assert sorted(gpunet.data.__all__) == [
         "DataLoader",
         "Dataset",
+        "augment",
         "load",
         "read_cifar_binary",
         "read_csv",

@@ -83,7 +83,8 @@ class Commit:
         self.folder = Path(tempfile.mkdtemp(prefix="gpunet-commit-"))
         self.close = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at exit at the latest
         with tarfile.open(fileobj=io.BytesIO(_git(root, "archive", "--format=tar", commit))) as archive:
-            archive.extractall(self.folder, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 has it, 3.11.2 not
+            archive.extractall(self.folder)
         same = not changed(self.folder, root)
         self.NAME = f"commit {self.hash} of {date}{', the same code' if same else ''}"
         self._modules: dict[str, ModuleType] = {}
