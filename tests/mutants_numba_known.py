@@ -22,7 +22,13 @@ def _batch_norm(name: str, *shape: int, **args: Any) -> Case:
 EXTRA: list[Case] = [
     *(_batch_norm("rounds", 30, 2, 3, 7, **args) for args in ({}, {"training": True})),
     *(_batch_norm("columns", 140, 40, **args) for args in ({}, {"training": True})),
-    Case("layer_norm", "rounds", (normal(2, 601), normal(601), normal(601)), {"normalized_shape": (601,)}),
+    Case(
+        "layer_norm",
+        "rounds",
+        (normal(2, 601), normal(601), normal(601)),
+        {"normalized_shape": (601,)},
+        names=("weight", "bias"),
+    ),
     Case("matmul", "long", (normal(3, 70), normal(70, 5))),
     Case("matmul", "long_batch", (normal(3, 5, 70), normal(3, 70, 4))),
     Case("conv2d", "many_filters", (normal(1, 20, 5, 5), normal(20, 20, 3, 3), normal(20))),

@@ -223,7 +223,8 @@ def test_check_proves_every_kernel(capsys, monkeypatch):
     monkeypatch.setattr(passes.suites, "sizes", lambda op, tiers: sizes(op, tiers) if tiers == ("proof",) else [])
     status, out, _ = ran(capsys, "check", "--json", "-")
     found = json.loads(out)
-    assert not [each for each in found["kernels"] if each["status"] == "failed"]
+    failed = [each for each in found["kernels"] if each["status"] == "failed"]
+    assert [f"{each['entry']} {each['backend']} {each['variant']}: {each['reason']}" for each in failed] == []
     assert status == 0
     assert found["failed"] == 0
     proved = {each["entry"] for each in found["kernels"]}
