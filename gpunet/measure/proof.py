@@ -243,8 +243,12 @@ def _wrong_layout(case: Case, kernel: Kernel, device: Device) -> str:
     return ""
 
 
-def _leak(case: Case, kernel: Kernel, device: Device, calls: int = 8) -> str:
-    """Whether each call keeps memory: Python's count of it grows in three rounds of calls one after the other."""
+def _leak(case: Case, kernel: Kernel, device: Device) -> str:
+    """Whether each call keeps memory: Python's count of it grows in three rounds of calls one after the other.
+
+    What grows by chance, as when a thread of the pool is late to let go, does not grow with the number of calls: a
+    suspicion is looked into with more of them.
+    """
     if device.kind == "sim":  # it would take long, and the launchers are those of the GPU
         return ""
     arrays = case.arrays_on(device)
@@ -254,7 +258,7 @@ def _leak(case: Case, kernel: Kernel, device: Device, calls: int = 8) -> str:
     try:
         with poisoned(False), guard.untouched(device_modules(device)):
             kept = 0.0
-            for collect in (False, True):  # collecting takes long, so only where it decides
+            for collect, calls in ((False, 8), (True, 8), (True, 64)):  # what takes long, only where it decides
                 kept = _kept(lambda: kernel.function(*arrays, **case.call.params), calls, device, collect)
                 if kept < LEAK:
                     return ""
