@@ -175,6 +175,7 @@ def test_flips_have_their_probability_and_move_whole_pixels():
     out = augment.flip(0.3, 0.6)(x, rng())
     kinds = [x, x[..., ::-1], x[:, :, ::-1], x[:, :, ::-1, ::-1]]
     counts = [(out == kind).all((1, 2, 3)).mean() for kind in kinds]
+    # of 4,000 images a share strays by 0.008 at the most, one standard deviation
     np.testing.assert_allclose(counts, [0.7 * 0.4, 0.3 * 0.4, 0.7 * 0.6, 0.3 * 0.6], atol=0.03)
     np.testing.assert_array_equal(augment.flip(1, 1)(x, rng()), kinds[3])
     np.testing.assert_array_equal(augment.flip(0, 0)(x, rng()), x)

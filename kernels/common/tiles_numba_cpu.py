@@ -20,7 +20,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from gpunet.cpu.jit import intrinsic
+from gpunet.cpu.jit import compiled, intrinsic
 
 
 @cache
@@ -42,6 +42,14 @@ DOTS = (3, 5) if registers()[1] == 32 else (3, 3)  # rows of a and steps of x of
 def width(dtype) -> int:
     """Elements of x beside each other in a tile of multiply_tile."""
     return VECTORS * registers()[0] // np.dtype(dtype).itemsize
+
+
+@compiled(inline=True)
+def width_of(vectors, vector):
+    """Vectors of the next column of tiles, VECTORS at the most, after ``vector`` of them: all are about as wide."""
+    left = vectors - vector
+    columns = (left + VECTORS - 1) // VECTORS
+    return (left + columns - 1) // columns
 
 
 class _Tile:

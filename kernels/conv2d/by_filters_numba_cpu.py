@@ -16,7 +16,7 @@ from gpunet.cpu.buffers import pool
 from gpunet.cpu.jit import compiled
 
 from ..common.shapes import cdiv
-from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers
+from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers, width_of
 from ..common.vectors_numba_cpu import at_least, load, spread, store, transpose
 from .patches_numba_cpu import Plan, windows
 
@@ -31,14 +31,6 @@ COPIED = 0.9  # and with a patch that the other way does without
 def multiples(lanes: int, count: int) -> np.ndarray:
     """(VECTORS, count): steps from a row to the next, in a column of 1, 2, .. vectors."""
     return np.arange(1, VECTORS + 1)[:, None] * lanes * np.arange(count)
-
-
-@compiled(inline=True)
-def width_of(vectors, vector):
-    """Vectors of the next column of a tile's width or less: all columns are about as wide."""
-    left = vectors - vector
-    columns = (left + VECTORS - 1) // VECTORS
-    return (left + columns - 1) // columns
 
 
 @compiled

@@ -32,7 +32,7 @@ from gpunet.dispatch import kernel
 from ..common.elementwise_numba_cpu import in_rows
 from ..common.launching import is_real
 from ..common.shapes import cdiv
-from ..common.tiles_numba_cpu import ROWS, VECTORS, copy_elements, multiply_tile, registers, width
+from ..common.tiles_numba_cpu import ROWS, VECTORS, copy_elements, multiply_tile, registers, width, width_of
 from ..common.vectors_numba_cpu import at_least, load, prefetch, spread, store, store_parts, transpose
 from . import broadcast_batch
 
@@ -50,14 +50,6 @@ VECTOR = registers()[0]  # bytes
 
 
 # ------------------------------------------------------------------------------------------------------------ packed
-
-
-@compiled(inline=True)
-def width_of(vectors, vector):
-    """Vectors of the next panel, VECTORS or less: all panels are about as wide."""
-    left = vectors - vector
-    panels = (left + VECTORS - 1) // VECTORS
-    return (left + panels - 1) // panels
 
 
 @compiled
