@@ -111,7 +111,6 @@ def test_what_no_worker_came_for_is_let_go():
         threads.run(arrays.use, 4)
         del arrays
         assert gone() is None
-        assert not threads._pool.jobs
     finally:
         go_on.set()
         other.join()
@@ -181,6 +180,26 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(seen))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["0", "50"]
+
+
+def test_workers_that_are_asleep_and_workers_that_watch_take_every_job():
+    gn.set_num_threads(3)
+    for pause in (0.0, 0.0, 0.01) * 20:  # the last is longer than a worker watches
+        seen = []
+        threads.run(seen.append, 4)
+        assert sorted(seen) == [0, 1, 2, 3]
+        time.sleep(pause)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 1000])
+def test_shares_cover_everything_once_with_a_piece_for_each_thread_at_most(count, size):
+    gn.set_num_threads(count)
+    pieces = threads.shares(size, 4)
+    assert [k for start, stop in pieces for k in range(start, stop)] == list(range(size))
+    assert len(pieces) <= count and all(start % 4 == 0 for start, _ in pieces)
+    if size == 1000:
+        assert len(pieces) == count
 
 
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11])

@@ -2,21 +2,22 @@
 
 A kernel cuts its work into tasks; how it does so depends on the sizes alone, never on the number of threads, so its
 result has the same bits on one thread and on sixty. Threads take the next task when they are done with one. The caller
-works too. While tasks that call BLAS run, it computes on one thread inside each: pools in pools take 30 to 70 times as
+works too. Workers watch for work a moment before they sleep (:mod:`gpunet.cpu.spin`). While tasks that call BLAS run, it computes on one thread inside each: pools in pools take 30 to 70 times as
 long.
 
 The number is :func:`set_num_threads`'s; before that GPUNET_NUM_THREADS's or that of the usual variables, the first
 that is set; else that of the cores that this process may use.
 """
 
+import ctypes
 import itertools
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from gpunet import config
@@ -110,7 +111,8 @@ class _Job:
     """Tasks numbered from 0; whoever has time takes the next."""
 
     def __init__(self, task: Task, count: int):
-        self.task, self.count = task, count
+        self.task: Task | None = task
+        self.count = count
         self.numbers = itertools.count()
         self.left, self.lock = count, threading.Lock()
         self.done = threading.Lock()
@@ -123,7 +125,7 @@ class _Job:
         while number < self.count:
             if self.error is None:
                 try:
-                    self.task(number)
+                    self.task(number)  # type: ignore[misc] it is there until all are done
                 except BaseException as error:  # raised again where the work was asked for
                     self.error = error
             with self.lock:
@@ -137,11 +139,14 @@ class _Pool:
     def __init__(self) -> None:
         self.wanted = config.settings.threads or cores()
         self.lock = threading.Lock()
-        self.jobs: deque[_Job] = deque()
-        self.woken = threading.Semaphore(0)
+        self.jobs: SimpleQueue[_Job] = SimpleQueue()
         self.workers = 0
         self.local = threading.local()
         self.inside, self.before = 0, []
+        # counters that the compiled functions of gpunet.cpu.spin watch, a cache line each
+        self.counters = (ctypes.c_int64 * 32)()
+        begin = ctypes.addressof(self.counters)
+        self.posts, self.taken, self.done, self.resting = (begin + 64 * k for k in range(4))
 
     def start(self, count: int) -> None:
         """So many workers at the least; they live as long as the process, asleep when there is nothing to do."""
@@ -152,22 +157,37 @@ class _Pool:
                 self.workers += 1
 
     def serve(self) -> None:
-        self.local.inside = True
-        while True:
-            self.woken.acquire()
-            try:
-                job = self.jobs.popleft()
-            except IndexError:  # who asked for the work has done it alone
-                continue
-            job.work()
-            del job  # it holds the arrays of its task, and the next may come late
+        """A worker: watches for jobs a while, then sleeps until there is one."""
+        from gpunet.cpu import spin
 
-    def withdraw(self, job: _Job) -> None:
-        """Takes back what no worker has come for: a waiting job would keep its task's arrays alive."""
-        with suppress(ValueError, IndexError):  # not there; taken by another thread meanwhile
-            while True:
-                self.jobs.remove(job)
-                self.woken.acquire(blocking=False)
+        self.local.inside = True
+        posts = 0
+        while True:
+            spin.rest(self.done, self.resting, self.posts, posts, spin.TURNS if self.jobs.empty() else 0)
+            posts = self.counters[0]
+            job = self.jobs.get()
+            self.counters[8] += 1  # at address self.taken
+            job.work()
+            del job  # the next may come late
+
+    def hand_out(self, job: _Job, helpers: int) -> None:
+        """Gives a job to so many workers."""
+        from gpunet.cpu import spin
+
+        for _ in range(helpers):
+            self.jobs.put(job)
+        spin.call(self.resting, self.posts, self.taken, spin.TURNS // 40)
+
+    def wait(self, job: _Job) -> None:
+        """Until the workers are done with it: watching first, then asleep."""
+        from gpunet.cpu import spin
+
+        while True:
+            done = self.counters[16]  # at address self.done
+            if not job.left or not spin.watch(self.done, done, spin.TURNS):
+                break
+        job.done.acquire()
+        job.task = None  # a worker may find the job in the queue later, and must not keep the arrays of its task alive
 
 
 _pool = _Pool()
@@ -215,12 +235,9 @@ def run(task: Task, count: int, blas: bool = False) -> None:
     if _pool.workers < helpers:
         _pool.start(helpers)
     job = _Job(task, count)
-    for _ in range(helpers):
-        _pool.jobs.append(job)
-        _pool.woken.release()
+    _pool.hand_out(job, helpers)
     job.work()
-    _pool.withdraw(job)
-    job.done.acquire()
+    _pool.wait(job)
     if job.error is not None:
         raise job.error
 
@@ -234,3 +251,21 @@ def ranges(size: int, grain: int) -> list[tuple[int, int]]:
         [(0, 4), (4, 8), (8, 10)]
     """
     return [(start, min(start + grain, size)) for start in range(0, size, grain)]
+
+
+def shares(size: int, least: int) -> list[tuple[int, int]]:
+    """``size`` cut into a piece for each thread, or fewer: each a multiple of ``least``, the last one shorter.
+
+    For work whose results do not depend on the cut: one task a thread costs the least. Else take :func:`ranges`.
+
+    Example:
+        >>> import gpunet as gn
+        >>> from gpunet.cpu.threads import shares
+        >>> before = gn.get_num_threads()
+        >>> gn.set_num_threads(2)
+        >>> shares(11, 2), shares(3, 2), shares(100, 64)
+        ([(0, 6), (6, 11)], [(0, 2), (2, 3)], [(0, 64), (64, 100)])
+        >>> gn.set_num_threads(before)
+    """
+    blocks = -(-size // least)
+    return ranges(size, -(-blocks // _pool.wanted) * least) if blocks else []

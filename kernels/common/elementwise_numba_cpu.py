@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.cpu.threads import get_num_threads, ranges, run
+from gpunet.cpu.threads import run, shares
 
 from .launching import is_real
 
-SMALLEST, LARGEST = 2**16, 2**18  # elements of a task: some 10 microseconds of work, a few times what it costs to begin
+SMALLEST = 2**16  # elements of a task: some 10 microseconds of work, as long as it takes to hand it out
 FEW = 2**12  # elements: below, NumPy has done a single pass before a compiled kernel has looked at its arguments
 
 
@@ -52,14 +52,11 @@ def over_pieces(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[An
 
 
 def pieces(size: int) -> list[slice]:
-    """The tasks of ``size`` elements: about eight or more, each of whole words of 32 elements but for the last.
+    """A task for each thread out of ``size`` elements, each of whole words of 32 elements but for the last.
 
-    One thread gets all at once: where each element is computed by itself, cutting changes nothing but the time.
+    Where each element is computed by itself, cutting changes nothing but the time.
     """
-    if size <= SMALLEST or get_num_threads() == 1:
-        return [slice(0, size)]
-    grain = min(max(1 << (size // 8).bit_length() - 1, SMALLEST), LARGEST)
-    return [slice(*each) for each in ranges(size, grain)]
+    return [slice(*each) for each in shares(size, SMALLEST)] or [slice(0, 0)]
 
 
 real = is_real

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from gpunet.cpu.jit import compiled
-from gpunet.cpu.threads import get_num_threads, ranges, run
+from gpunet.cpu.threads import run, shares
 
 from .elementwise_numba_cpu import in_rows, real
 from .lanes_numba_cpu import LANES, load, plus, store
 
 __all__ = ["add_rows", "common", "inside", "many", "over_planes", "planes_of", "real"]
 
-SMALLEST, LARGEST = 2**15, 2**18  # elements of a task, about
+SMALLEST = 2**17  # elements of a task at the least, about: some 15 microseconds of work
 FEW = 2**8  # elements: below, NumPy is as fast
 
 
@@ -24,17 +24,16 @@ def planes_of(array: np.ndarray) -> np.ndarray:
 
 
 def over_planes(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[Any, ...] = ()) -> None:
-    """Calls ``walk(*arrays, *numbers)`` for some planes of each array (P, ., .) at a time, on all threads.
+    """Calls ``walk(*arrays, *numbers)`` for a share of the planes of each array (P, ., .) on each thread.
 
-    One thread gets all at once: where each plane is computed by itself, cutting changes nothing but the time.
+    Each plane is computed by itself, so cutting changes nothing but the time.
     """
     planes, largest = arrays[0].shape[0], max(each.size for each in arrays)
-    if largest <= SMALLEST or get_num_threads() == 1:
+    parts = shares(planes, max(1, SMALLEST * planes // largest)) if largest else []
+    if len(parts) > 1:
+        run(lambda task: walk(*[each[slice(*parts[task])] for each in arrays], *numbers), len(parts))
+    else:
         walk(*arrays, *numbers)
-        return
-    grain = min(max(largest // 8, SMALLEST), LARGEST)
-    parts = ranges(planes, max(1, grain * planes // largest))
-    run(lambda task: walk(*[each[slice(*parts[task])] for each in arrays], *numbers), len(parts))
 
 
 def many(x: np.ndarray, *_: Any, **__: Any) -> bool | str:

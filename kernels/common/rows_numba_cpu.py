@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunet.cpu.jit import compiled
-from gpunet.cpu.threads import get_num_threads, ranges, run
+from gpunet.cpu.threads import run, shares
 
 from .launching import is_real
 from .shapes import cdiv
@@ -44,12 +44,12 @@ def units(outer: int, D: int, inner: int) -> Units:
 
 
 def over(walk: Callable[[int, int], Any], count: int, share: int) -> None:
-    """Calls ``walk(first, end)`` for pieces of ``share`` out of ``count``, on all threads."""
-    if count <= share or get_num_threads() == 1:  # each result comes from one piece, so the cuts change none
+    """Calls ``walk(first, end)`` for a piece of ``count`` on each thread, none below ``share``."""
+    pieces = shares(count, share)  # each result comes from one piece, so the cuts change none
+    if len(pieces) > 1:
+        run(lambda task: walk(*pieces[task]), len(pieces))
+    else:
         walk(0, count)
-        return
-    pieces = ranges(count, share)
-    run(lambda task: walk(*pieces[task]), len(pieces))
 
 
 def over_rows(walk: Callable[..., Any], arrays: tuple[np.ndarray, ...], D: int, *numbers: Any) -> None:

@@ -104,7 +104,7 @@ def walk_by_lines(x, a, a_rows, plan, a_steps, groups, bias, positive, y, y_firs
     lanes, bias = registers()[0] // x.itemsize, np.empty(0, x.dtype) if bias is None else contiguous(bias)
     strips = x.shape[0] * groups * cdiv(walk.U, height)
     work = height * walk.across * walk.channels * len(plan.taps) * rows // groups
-    parts = threads.ranges(strips, max(1, WORK // work))
+    parts = threads.shares(strips, max(1, WORK // work))
     steps = steps_of(plan, walk.channels, pitch)
     order = np.argsort(steps, kind="stable")  # grad_x has them the other way round
     steps, a_steps = steps[order], a_steps[order]
@@ -223,7 +223,7 @@ def conv2d_grad_w_direct(gy, x, *, kernel_size, stride, padding, dilation, group
     steps = steps_of(plan, C // groups, pitch)
     FG, lanes = F // groups, registers()[0] // x.itemsize
     work = gy.size // groups * len(steps) // cdiv(FG, TALL)
-    parts = threads.ranges(groups * cdiv(FG, TALL), max(1, WORK // work))
+    parts = threads.shares(groups * cdiv(FG, TALL), max(1, WORK // work))
     args = x.reshape(-1), gy.reshape(-1), N, groups, FG, plan.walk, plan.planes, steps, pitch, height
     flat = gw.reshape(-1)
     threads.run(lambda number: conv2d_grad_w_direct_kernel(*args, *parts[number], flat, lanes), len(parts))
@@ -273,7 +273,7 @@ def conv2d_grad_b_direct(gy):
     gy = contiguous(gy)
     N, F, OH, OW = gy.shape
     gb = empty((F,), gy.dtype)
-    flat, parts = gy.reshape(-1), threads.ranges(F, max(1, cdiv(2**16, max(1, N * OH * OW))))
+    flat, parts = gy.reshape(-1), threads.shares(F, max(1, cdiv(2**16, max(1, N * OH * OW))))
     lanes = registers()[0] // gy.itemsize
     threads.run(lambda k: conv2d_grad_b_direct_kernel(flat, *parts[k], F, N, OH * OW, gb, lanes), len(parts))
     return gb

@@ -9,7 +9,7 @@
 import numpy as np
 
 from gpunet.cpu.jit import compiled
-from gpunet.cpu.threads import ranges, run
+from gpunet.cpu.threads import run, shares
 from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
@@ -59,7 +59,7 @@ def dropout_forward_vectorised(x, *, p, seed, op, span=1):
             part = parts[number]
             dropout_forward_vectorised_loop(ys[part], xs[part], np.uint64(part.start // 4), *numbers)
     else:
-        parts = [slice(*each) for each in ranges(x.size, max(1, SMALLEST // span) * span)]
+        parts = [slice(*each) for each in shares(x.size, max(1, SMALLEST // span) * span)]
 
         def task(number):
             part = parts[number]
