@@ -191,13 +191,15 @@ def test_workers_that_are_asleep_and_workers_that_watch_take_every_job():
         time.sleep(pause)
 
 
+@pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 1000])
-def test_shares_cover_everything_once_with_a_piece_for_each_thread_at_most(count, size):
+def test_shares_cover_everything_once_with_a_piece_for_each_thread_at_most(count, size, unit):
     gn.set_num_threads(count)
-    pieces = threads.shares(size, 4)
+    pieces = threads.shares(size, 5, unit)
     assert [k for start, stop in pieces for k in range(start, stop)] == list(range(size))
-    assert len(pieces) <= count and all(start % 4 == 0 for start, _ in pieces)
+    assert len(pieces) <= max(1, min(count, size // 5))
+    assert all(start % unit == 0 for start, _ in pieces)
     if size == 1000:
         assert len(pieces) == count
 

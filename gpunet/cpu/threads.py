@@ -1,9 +1,9 @@
 """One pool of threads for all kernels of the processor.
 
-A kernel cuts its work into tasks; how it does so depends on the sizes alone, never on the number of threads, so its
-result has the same bits on one thread and on sixty. Threads take the next task when they are done with one. The caller
-works too. Workers watch for work a moment before they sleep (:mod:`gpunet.cpu.spin`). While tasks that call BLAS run, it computes on one thread inside each: pools in pools take 30 to 70 times as
-long.
+A kernel cuts its work into tasks; how it does so depends on the sizes alone, or changes no result, never the bits: one
+thread and sixty give the same. Threads take the next task when they are done with one. The caller works too. Workers
+watch for work a moment before they sleep (:mod:`gpunet.cpu.spin`). While tasks that call BLAS run, it computes on one
+thread inside each: pools in pools take 30 to 70 times as long.
 
 The number is :func:`set_num_threads`'s; before that GPUNET_NUM_THREADS's or that of the usual variables, the first
 that is set; else that of the cores that this process may use.
@@ -253,8 +253,8 @@ def ranges(size: int, grain: int) -> list[tuple[int, int]]:
     return [(start, min(start + grain, size)) for start in range(0, size, grain)]
 
 
-def shares(size: int, least: int) -> list[tuple[int, int]]:
-    """``size`` cut into a piece for each thread, or fewer: each a multiple of ``least``, the last one shorter.
+def shares(size: int, least: int, unit: int = 1) -> list[tuple[int, int]]:
+    """``size`` cut into a piece for each thread, or fewer: of ``least`` or more, and whole units but for the last.
 
     For work whose results do not depend on the cut: one task a thread costs the least. Else take :func:`ranges`.
 
@@ -263,9 +263,10 @@ def shares(size: int, least: int) -> list[tuple[int, int]]:
         >>> from gpunet.cpu.threads import shares
         >>> before = gn.get_num_threads()
         >>> gn.set_num_threads(2)
-        >>> shares(11, 2), shares(3, 2), shares(100, 64)
-        ([(0, 6), (6, 11)], [(0, 2), (2, 3)], [(0, 64), (64, 100)])
+        >>> shares(11, 2), shares(3, 2), shares(100, 10, unit=32)
+        ([(0, 6), (6, 11)], [(0, 3)], [(0, 64), (64, 100)])
         >>> gn.set_num_threads(before)
     """
-    blocks = -(-size // least)
-    return ranges(size, -(-blocks // _pool.wanted) * least) if blocks else []
+    count = max(1, min(_pool.wanted, size // least))
+    units = -(-size // (count * unit))
+    return ranges(size, units * unit) if size else []

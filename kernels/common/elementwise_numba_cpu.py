@@ -9,7 +9,7 @@ from gpunet.cpu.threads import run, shares
 
 from .launching import is_real
 
-SMALLEST = 2**16  # elements of a task: some 10 microseconds of work, as long as it takes to hand it out
+SMALLEST = 2**18  # elements of a task at the least: a task out of fewer is done before another thread is awake
 FEW = 2**12  # elements: below, NumPy has done a single pass before a compiled kernel has looked at its arguments
 
 
@@ -45,7 +45,7 @@ def flat(array: np.ndarray) -> np.ndarray:
 def over_pieces(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[Any, ...] = ()) -> None:
     """Calls ``walk(*arrays, *numbers)`` for pieces of the arrays, all of one axis and size, on all threads."""
     size = arrays[0].size
-    if size <= SMALLEST or len(parts := pieces(size)) == 1:
+    if size < 2 * SMALLEST or len(parts := pieces(size)) == 1:
         walk(*arrays, *numbers)
     else:
         run(lambda task: walk(*[each[parts[task]] for each in arrays], *numbers), len(parts))
@@ -56,7 +56,7 @@ def pieces(size: int) -> list[slice]:
 
     Where each element is computed by itself, cutting changes nothing but the time.
     """
-    return [slice(*each) for each in shares(size, SMALLEST)] or [slice(0, 0)]
+    return [slice(*each) for each in shares(size, SMALLEST, unit=32)] or [slice(0, 0)]
 
 
 real = is_real

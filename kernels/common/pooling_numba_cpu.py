@@ -10,10 +10,11 @@ from gpunet.cpu.threads import run, shares
 
 from .elementwise_numba_cpu import in_rows, real
 from .lanes_numba_cpu import LANES, load, plus, store
+from .shapes import cdiv
 
 __all__ = ["add_rows", "common", "inside", "many", "over_planes", "planes_of", "real"]
 
-SMALLEST = 2**17  # elements of a task at the least, about: some 15 microseconds of work
+SMALLEST = 2**18  # elements of a task at the least, about
 FEW = 2**8  # elements: below, NumPy is as fast
 
 
@@ -29,7 +30,7 @@ def over_planes(walk: Callable[..., Any], *arrays: np.ndarray, numbers: tuple[An
     Each plane is computed by itself, so cutting changes nothing but the time.
     """
     planes, largest = arrays[0].shape[0], max(each.size for each in arrays)
-    parts = shares(planes, max(1, SMALLEST * planes // largest)) if largest else []
+    parts = shares(planes, cdiv(SMALLEST * planes, largest)) if largest else []
     if len(parts) > 1:
         run(lambda task: walk(*[each[slice(*parts[task])] for each in arrays], *numbers), len(parts))
     else:

@@ -273,7 +273,7 @@ def conv2d_grad_b_direct(gy):
     gy = contiguous(gy)
     N, F, OH, OW = gy.shape
     gb = empty((F,), gy.dtype)
-    flat, parts = gy.reshape(-1), threads.shares(F, max(1, cdiv(2**16, max(1, N * OH * OW))))
+    flat, parts = gy.reshape(-1), threads.shares(F, max(1, cdiv(2**18, max(1, N * OH * OW))))
     lanes = registers()[0] // gy.itemsize
     threads.run(lambda k: conv2d_grad_b_direct_kernel(flat, *parts[k], F, N, OH * OW, gb, lanes), len(parts))
     return gb

@@ -1,7 +1,7 @@
 """dropout on Numba for the processor: random words and products in one loop, which LLVM turns into vectors."""
 # op: gpunet/ops/dropout.py
 #
-# task    a piece of 65,536 elements or more, or the spans that make about as many
+# task    a piece of 262,144 elements or more, or the spans that make about as many
 # lanes   blocks of four words, neighbours in the stream: each word depends on its number alone
 # reads   x once, in order; the mask is never stored
 # needs   x in rows; another is copied first
@@ -59,7 +59,7 @@ def dropout_forward_vectorised(x, *, p, seed, op, span=1):
             part = parts[number]
             dropout_forward_vectorised_loop(ys[part], xs[part], np.uint64(part.start // 4), *numbers)
     else:
-        parts = [slice(*each) for each in shares(x.size, max(1, SMALLEST // span) * span)]
+        parts = [slice(*each) for each in shares(x.size, SMALLEST, unit=span)]
 
         def task(number):
             part = parts[number]

@@ -3,7 +3,7 @@
 #
 # x is looked at as (rows, C, inner), the channel in the middle; with one slope for all as (1, 1, inner).
 #
-# task    some rows, about 65,536 elements; the tasks depend on the sizes alone, so grad_w adds in the same order always
+# task    some rows, about 262,144 elements; tasks depend on the sizes alone, so grad_w adds in the same order always
 # lanes   as many as the processor's vectors hold, neighbours of one channel, or channels where inner is 1
 # reads   each input once, in order
 # needs   arrays in rows; others are copied first

@@ -1,7 +1,7 @@
 """tanh on Numba for the processor: loops that LLVM turns into vector instructions, shared out among threads."""
 # op: gpunet/ops/tanh.py
 #
-# task    a piece of 65,536 elements or more, over_pieces in kernels/common/elementwise_numba_cpu.py
+# task    a share for each thread, of 262,144 elements or more: over_pieces in kernels/common/elementwise_numba_cpu.py
 # lanes   as many as the processor's vectors hold
 # reads   each input once, in order
 # needs   arrays in rows; others are copied first
