@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.cpu import threads
 from gpunet.cpu.buffers import pool
 from gpunet.cpu.jit import compiled
 
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers, width_of
 from ..common.vectors_numba_cpu import at_least, load, spread, store, transpose
-from .patches_numba_cpu import Plan, windows
+from .patches_numba_cpu import Plan, each_task, windows
 
 STRIP = 256  # outputs that are turned around together, about: they stay in the first cache
 TURN = 4  # products in whose time a result is turned around
@@ -137,4 +136,4 @@ def walk_by_filters(x, a, a_rows, plan, a_steps, groups, bias, positive, y, y_fi
             (block[3] - block[2]) * walk.V, STRIP, lanes,
         )  # fmt: skip
 
-    threads.run(task, len(todo))
+    each_task(task, len(todo), K * y.size)

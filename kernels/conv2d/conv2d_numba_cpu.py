@@ -27,7 +27,7 @@ from ..common.shapes import cdiv, conv_out_size
 from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers, width
 from ..common.vectors_numba_cpu import copy_row
 from .by_filters_numba_cpu import LARGE, fills_lanes, walk_by_filters
-from .patches_numba_cpu import TASKS, fill_patch, plan_of, steps_of, taps_of
+from .patches_numba_cpu import TASKS, each_task, fill_patch, plan_of, steps_of, taps_of
 
 FILTERS = 32  # of a task at the least
 ROW = 512  # pixels of a row of folded images at the most
@@ -154,7 +154,7 @@ def walk_by_tiles(x, a, a_rows, plan, a_steps, groups, bias, positive, y, y_firs
             n1 - n0, u1 - u0, walk, lanes,
         )  # fmt: skip
 
-    threads.run(task, len(todo))
+    each_task(task, len(todo), walk.channels * len(plan.taps) * y.size)
 
 
 def forward(x, w, b, positive, stride, padding, dilation, groups, walk=walk_by_tiles):

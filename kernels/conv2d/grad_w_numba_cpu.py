@@ -29,6 +29,7 @@ from .patches_numba_cpu import Plan, plan_of, taps_of, windows
 SPAN = 1024  # outputs of a sum before it is added to the ones before: short sums err less
 SUMS = 2**20  # elements of the gradients of all shares together, about
 TASKS = 16  # at the most, where there is work for them
+SUMMED = 2**17  # terms of a task that adds up what the others left, at the least
 FLOPS = 2**23  # of a task at the least, about
 CHANNELS = 64  # pairs of channel and tap of a task at the least
 
@@ -144,7 +145,8 @@ def _fill(gw, gy, x, stride, taps):
     todo = list(product(range(groups), threads.ranges(CG, grain), range(len(parts))))
     threads.run(lambda number: call.sum(*todo[number], parts, partial), len(todo))
     lanes, flat = registers()[0] // gy.itemsize, gw.reshape(groups, -1)
-    last = list(product(range(groups), threads.ranges(K, max(lanes, cdiv(cdiv(K, TASKS), lanes) * lanes))))
+    least = max(lanes, SUMMED // (len(parts) * (F // groups)))  # the cut is free: each sum is over all parts
+    last = list(product(range(groups), threads.shares(K, least, unit=lanes)))
 
     def finish(number: int) -> None:
         g, (begin, end) = last[number]

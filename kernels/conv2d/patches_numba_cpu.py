@@ -12,11 +12,13 @@
 #                                               0 . . . . .
 #                                               0 0 0 0 0 0 ...
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from gpunet.cpu import threads
 from gpunet.cpu.buffers import pool
 from gpunet.cpu.jit import compiled
 
@@ -24,6 +26,7 @@ from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import registers, zero_elements
 from ..common.vectors_numba_cpu import copy_row
 
+ALONE = 2**24  # multiplications that one thread has done before it would have shared them out: some 0.3 ms
 PATCH = 2**17  # elements of a patch, about: half of a second-level cache of 1 MiB in float32
 LINE = 240  # outputs in a patch at the least, where there are so many: five tiles
 TASKS = 16  # at the least, where there is work for them: enough for the threads of today, fixed so that sums are
@@ -124,6 +127,15 @@ def _blocks(walk: Walk, images: int, planes: int) -> tuple[tuple[int, int, int, 
         return tuple((n, min(n + several, images), 0, walk.U) for n in range(0, images, several))
     rows = cdiv(walk.U, cdiv(image, line))
     return tuple((n, n + 1, u, min(u + rows, walk.U)) for n in range(images) for u in range(0, walk.U, rows))
+
+
+def each_task(task: Callable[[int], None], count: int, products: int) -> None:
+    """Runs the tasks of ``products`` multiplications on all threads, or where these are few on this one alone."""
+    if products < ALONE:
+        for number in range(count):
+            task(number)
+    else:
+        threads.run(task, count)
 
 
 # ---------------------------------------------------------------------------------------------------------- the patch
