@@ -26,6 +26,7 @@ setup(
             "*.h",
             "*.cpp",
             "*.npz",
+            "*.safetensors",
             "*.md",
             "*.txt",
             "*.html",

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -20,7 +19,6 @@ from tests.registry import own_kernels_forgotten
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = str(ROOT / "gpunet/examples/own_kernel_numpy.py")
-TRAIN = ["train", "--model", "softmax_regression", "--data", "digits8", "--limit", "60"]
 
 
 @pytest.fixture(autouse=True)
@@ -114,18 +112,6 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(cli.kernels, "kernels", interrupted)
     assert ran(capsys, "kernels") == (130, "", "gpunet: interrupted\n")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGINT is POSIX")
-def test_ctrl_c_in_training_ends_with_130():
-    command = [sys.executable, "-u", "-m", "gpunet", *TRAIN, "--epochs", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        for _ in range(3):
-            process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "gpunet: interrupted\n")
 
 
 def test_errors_are_one_line_without_a_traceback(capsys, monkeypatch):
@@ -332,56 +318,6 @@ def test_compare_passes_its_options_on(capsys, monkeypatch, tmp_path):
     (options,) = seen
     assert (options.full, options.budget, options.ops) == (True, 30.0, ("relu", "matmul"))
     assert (options.out, options.seed, options.quiet, options.device) == (tmp_path, 5, True, None)
-
-
-# ------------------------------------------------------------------------------------------------------- train
-
-
-def test_train_prints_epochs_and_the_test(capsys, tmp_path):
-    words = [*TRAIN, "--epochs", "2", "--json", str(tmp_path / "run.json")]
-    status, out, _ = ran(capsys, *words)
-    assert status == 0
-    lines = out.splitlines()
-    assert lines[0].startswith("softmax_regression (650 parameters) on digits8 (60 images), cpu: adam, lr 0.01")
-    assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2", "test"]
-    result = json.loads((tmp_path / "run.json").read_text())
-    assert result["settings"]["epochs"] == 2
-    assert result["test_images"] == 60
-    assert f"accuracy {result['test']['accuracy']:.4f}" in lines[-1]
-    assert ran(capsys, *words[:-2], "--quiet") == (0, "", "")
-
-
-def test_train_goes_on_from_a_file(capsys, tmp_path):
-    file = str(tmp_path / "run.safetensors")
-    whole = json.loads(ran(capsys, *TRAIN, "--epochs", "3", "--seed", "7", "--json", "-")[1])
-    assert ran(capsys, *TRAIN, "--epochs", "1", "--seed", "7", "--save", file)[0] == 0
-    status, out, _ = ran(capsys, "train", "--resume", file, "--epochs", "3", "--json", "-")
-    assert status == 0
-    assert json.loads(out)["batch_losses"] == whole["batch_losses"]
-    status, _, err = ran(capsys, "train", "--resume", file, "--seed", "8")
-    assert status == 1
-    assert "seed must be that of the run which goes on, 7, got 8" in err
-
-
-def test_files_that_are_not_there_or_foreign_are_1(capsys, tmp_path):
-    status, _, err = ran(capsys, "train", "--resume", str(tmp_path / "none"))
-    assert status == 1
-    assert err.startswith("gpunet: error: ")
-    assert "none" in err
-    (tmp_path / "model.pt").write_bytes(b"\x80\x02}q\x00.")
-    status, _, err = ran(capsys, "train", "--resume", str(tmp_path / "model.pt"))
-    assert status == 1
-    assert "Python pickle" in err
-    status, _, err = ran(capsys, *TRAIN, "--epochs", "1", "--save", str(tmp_path / "no" / "file"))
-    assert status == 1
-    assert err.count("\n") == 1
-
-
-def test_a_run_that_diverges_is_1(capsys):
-    status, _, err = ran(capsys, *TRAIN, "--epochs", "3", "--optimizer", "sgd", "--lr", "1e38", "--quiet")
-    assert status == 1
-    assert "gpunet: error: train: the loss is" in err
-    assert "try a lower --lr" in err
 
 
 def test_bench_host_shows_each_step_of_a_launch(tmp_path):

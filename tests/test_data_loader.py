@@ -294,3 +294,14 @@ def test_split_refuses_what_it_cannot_cut():
         train_val_test_split(X, np.zeros((23, 2), int))
     with pytest.raises(ArgumentError, match="seed"):
         train_val_test_split(X, Y * 0, seed=-1)
+
+
+def test_split_names_the_classes_that_are_missing():
+    y = np.repeat([0, 1, 3], 20)
+    train_val_test_split(y, y)  # labels may be any integers
+    with pytest.raises(ArgumentError, match=r"each of 5 classes must have samples, got none of \[2, 4\]"):
+        train_val_test_split(y, y, classes=5)
+    with pytest.raises(ArgumentError, match="labels must be from 0 to 2, got 3"):
+        train_val_test_split(np.arange(80), np.append(y, np.full(20, 2)), classes=3)
+    parts = train_val_test_split(np.arange(80), np.append(y, np.full(20, 2)), classes=4)
+    assert [np.unique(part[1]).tolist() for part in parts] == [[0, 1, 2, 3]] * 3

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cli import bench, kernels, report, warmup
+from gpunet.cli import bench, examples, kernels, predict, report, train, warmup
 from gpunet.cli.tools import UsageError, at_least, console, device_name, seed, silent, write_json
 from gpunet.errors import GpunetError
 
@@ -25,9 +25,11 @@ COMMANDS = {
     "check": "prove every kernel (or those of some ops, or of a file) against its definition; one table",
     "bench": "time the kernels of some ops, or of all",
     "report": "draw recorded reports again on any machine, or say what changed between two",
-    "train": "train a named model on a named data set",
+    "train": "train a named model on a named data set; curves, checkpoint, going on",
+    "predict": "say what a trained model sees in image files",
     "kernels": "list the kernels: entry, backend, variant, file and line",
     "warmup": "compile the kernels ahead of their first use, and show how far it is",
+    "examples": "list the programs that come with the package, to read and to run",
 }
 EXAMPLES = """\
   gpunet info
@@ -144,52 +146,15 @@ def _compare(args: argparse.Namespace) -> int:
     return compare.status(found)
 
 
-# ------------------------------------------------------------------------------------------------------------- train
-
-
-def _train_part(parser: argparse.ArgumentParser) -> None:
-    from gpunet.train import recipes
-
-    parser.add_argument("--model", choices=recipes.MODELS, help=f"default {recipes.MODEL}")
-    parser.add_argument("--data", choices=recipes.DATA, help=f"default {recipes.DATASET}")
-    parser.add_argument("--epochs", type=at_least(int, 1), metavar="N", help="passes over the training images in all")
-    parser.add_argument("--batch-size", type=at_least(int, 1), metavar="N", help="images a step")
-    parser.add_argument("--optimizer", choices=recipes.OPTIMIZERS, help="update rule")
-    parser.add_argument("--lr", type=at_least(float, 0), metavar="X", help="learning rate")
-    parser.add_argument("--weight-decay", type=at_least(float, 0), metavar="X", help="weight decay of the optimiser")
-    parser.add_argument("--limit", type=at_least(int, 1), metavar="N", help="use the first N images of each part")
-    parser.add_argument("--save", metavar="FILE", help="write a checkpoint after each epoch")
-    parser.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with its settings, up to --epochs")
-    parser.epilog = f"What is not given comes from the model's recipe. {recipes.told()}"
-    parser.set_defaults(run=_train)
-
-
-def _train(args: argparse.Namespace) -> int:
-    from gpunet.train import recipes
-    from gpunet.train.progress import values_text
-
-    given = {name: getattr(args, name) for name in recipes.SETTINGS if getattr(args, name, None) is not None}
-    run = recipes.Run(given, save=args.save, resume=args.resume)
-    if not silent(args):
-        sys.stdout.write(f"{run.title()}\n")
-        sys.stdout.flush()
-    result = run.train(verbose=0 if silent(args) else 1)
-    if not silent(args):
-        sys.stdout.write(f"test  {values_text(result['test'])}\n")
-    write_json(args, result)
-    if result["stopped"]:
-        sys.stderr.write(f"gpunet: error: train: {result['stopped']}; try a lower --lr\n")
-        return 1
-    return 0
-
-
 PARTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "info": _info_part,
     "compare": _compare_part,
     "check": kernels.check_part,
     "bench": bench.bench_part,
     "report": report.report_part,
-    "train": _train_part,
+    "train": train.train_part,
+    "predict": predict.predict_part,
     "kernels": kernels.kernels_part,
     "warmup": warmup.warmup_part,
+    "examples": examples.examples_part,
 }

@@ -9,7 +9,7 @@ downloaded; ``gpunet.data.readers`` has the rules.
 
 from gpunet.data import augment
 from gpunet.data.loader import DataLoader
-from gpunet.data.readers import read_cifar_binary, read_csv, read_idx, read_image_folder, read_npz
+from gpunet.data.readers import read_cifar_binary, read_csv, read_idx, read_image, read_image_folder, read_npz
 from gpunet.data.sets import Dataset, load
 from gpunet.data.split import train_val_test_split
 
@@ -21,6 +21,7 @@ __all__ = [
     "read_cifar_binary",
     "read_csv",
     "read_idx",
+    "read_image",
     "read_image_folder",
     "read_npz",
     "train_val_test_split",

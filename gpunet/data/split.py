@@ -17,6 +17,7 @@ def train_val_test_split(
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     stratify: bool = True,
+    classes: int | None = None,
 ) -> tuple[Pair, Pair, Pair]:
     """Three disjoint parts that together hold every sample once, each in a shuffled order.
 
@@ -28,6 +29,7 @@ def train_val_test_split(
         seed: an integer from 0 to 2**64 - 1; the same seed gives the same parts everywhere.
         stratify: True cuts each class by itself, so every part has the classes in the proportions of the whole. False
             ignores y.
+        classes: how many classes y is to have, 0 to classes - 1; None takes those that are there.
 
     Returns:
         ``((x_train, y_train), (x_val, y_val), (x_test, y_test))``, copies. A class of n samples gives each part its
@@ -37,7 +39,7 @@ def train_val_test_split(
     Raises:
         ShapeError: x and y differ in length, or y has not one axis.
         ArgumentError: fractions that are not three, are negative or do not add up to 1; a class with too few samples
-            to give every part at least one; labels that are no integers.
+            to give every part at least one, or with none at all; labels that are no integers, or beyond ``classes``.
 
     Example:
         >>> x, y = np.arange(20), np.repeat([0, 1], 10)
@@ -55,6 +57,8 @@ def train_val_test_split(
     seed = check_seed(op, seed)
     if stratify and y.dtype.kind not in "uib":
         raise ArgumentError(f"{op}: labels must be integers to stratify, got {y.dtype}; pass stratify=False")
+    if classes is not None:
+        _need_classes(op, y, classes)
     groups = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify else [np.arange(len(x))]
     parts: list[list[np.ndarray]] = [[], [], []]
     for number, group in enumerate(groups):
@@ -68,6 +72,16 @@ def train_val_test_split(
             part.append(piece)
     train, val, test = (_pick(x, y, part, seed, number) for number, part in enumerate(parts))
     return train, val, test
+
+
+def _need_classes(op: str, y: np.ndarray, classes: int) -> None:
+    """Every class has a sample, and every sample a class."""
+    found = set(y.tolist())
+    missing, strange = sorted(set(range(classes)) - found), sorted(found - set(range(classes)))
+    if missing:
+        raise ArgumentError(f"{op}: each of {classes} classes must have samples, got none of {missing}")
+    if strange:
+        raise ArgumentError(f"{op}: labels must be from 0 to {classes - 1}, got {strange[0]}")
 
 
 def _check_fractions(op: str, fractions: Sequence[float]) -> tuple[float, ...]:

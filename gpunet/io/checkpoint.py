@@ -16,6 +16,7 @@ from gpunet.io import container, tree
 from gpunet.io.container import AnyPath
 
 OPTIMIZER = "optimizer:"  # before the names of an optimiser's arrays; no parameter's name can hold a colon
+METADATA = "metadata:"  # and before those of arrays in the metadata
 RECORD = "gpunet"  # name of the record: metadata key in safetensors
 RECORD_NPZ = "gpunet:record"  # and array of UTF-8 bytes in npz
 WHOLE = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
@@ -34,7 +35,7 @@ def save(path: AnyPath, model: Any, optimizer: Any = None, **metadata: Any) -> N
         path: the file; its folder must exist.
         model: a ``gn.nn.Module``, or a mapping of names to arrays or tensors.
         optimizer: one of ``gn.optim``, whose ``state_dict()`` is kept; None keeps none.
-        metadata: numbers, text, lists, tuples, dictionaries or small arrays, such as ``epoch=5``.
+        metadata: numbers, text, lists, tuples, dictionaries or arrays, such as ``epoch=5``.
 
     Raises:
         ArgumentError: a value that cannot be kept (a function, an object), or an array of another kind than numbers.
@@ -55,7 +56,7 @@ def save(path: AnyPath, model: Any, optimizer: Any = None, **metadata: Any) -> N
     container.atomically(path, lambda file: file.write(data))
 
 
-def load(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
+def load(path: AnyPath, model: Any, optimizer: Any = None, include_top: bool = True) -> dict[str, Any]:
     """Reads a file of :func:`save` into ``model``, and into ``optimizer`` if given; returns the metadata.
 
     With an optimiser the run goes on where it was: the random state is put back too. Without one the weights alone are
@@ -65,6 +66,8 @@ def load(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
         path: the file.
         model: a ``gn.nn.Module`` whose names and shapes are those of the file.
         optimizer: one of ``gn.optim`` over that model's parameters, or None.
+        include_top: False leaves the model's top as it is, for a new task: the last layer that has parameters, which
+            gives the logits. It may then have another shape than the file's, for another number of classes.
 
     Returns:
         The keywords that ``save`` was given; empty for a file of another program.
@@ -72,14 +75,31 @@ def load(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
     Raises:
         DataError: the file is pickled or otherwise no safetensors file, is truncated or damaged, holds no optimiser
             though one is asked for, or is of another model. Model, optimiser and random state are then unchanged.
+        ArgumentError: include_top=False with an optimiser, whose state is that of the old top, or for a model that has
+            nothing below its top.
         FileNotFoundError: there is no such file.
     """
-    file, arrays, text = _read("load", path, arrays=True)
+    top = None if include_top else _top(model, optimizer)
+    file, arrays, text = _read("load", path, prefix="")
+    if top is not None:
+        own = {name: value for name, value in model.state_dict().items() if name.startswith(top)}
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(top)} | own
     return _unpack("load", file, arrays, text, model, optimizer)
 
 
+def _top(model: Any, optimizer: Any) -> str:
+    """What the names of the parameters begin with that ``include_top=False`` leaves alone."""
+    if optimizer is not None:
+        raise ArgumentError("load: include_top=False must come without an optimizer, got both; make it after loading")
+    layers = [name.rpartition(".")[0] for name, _ in model.named_parameters()]
+    if len(set(layers)) < 2:
+        kind = type(model).__name__
+        raise ArgumentError(f"load: include_top=False must leave something to load, got a {kind} that is all top")
+    return f"{layers[-1]}."
+
+
 def load_metadata(path: AnyPath) -> dict[str, Any]:
-    """What :func:`save` was given as ``metadata``, without reading any array; empty for a file of another program.
+    """What :func:`save` was given as ``metadata``, without reading the weights; empty for a file of another program.
 
     Args:
         path: the file.
@@ -87,19 +107,19 @@ def load_metadata(path: AnyPath) -> dict[str, Any]:
     Raises:
         DataError, FileNotFoundError: as in :func:`load`.
     """
-    file, _, text = _read("load_metadata", path, arrays=False)
-    return {} if text is None else tree.decode(container.parse("load_metadata", file, text)["metadata"], {})
+    file, arrays, text = _read("load_metadata", path, prefix=METADATA)
+    return {} if text is None else tree.decode(container.parse("load_metadata", file, text)["metadata"], arrays)
 
 
-def _read(op: str, path: AnyPath, arrays: bool) -> tuple[Path, dict[str, np.ndarray], str | None]:
-    """The file, its arrays (none unless asked for) and its record."""
+def _read(op: str, path: AnyPath, prefix: str) -> tuple[Path, dict[str, np.ndarray], str | None]:
+    """The file, its arrays whose names begin so, and its record."""
     import safetensors
 
     file = container.need_file(op, path)
     container.need_safetensors(op, file)
     try:
         with safetensors.safe_open(file, framework="numpy") as content:
-            names = content.keys() if arrays else ()
+            names = [name for name in list(content.keys()) if name.startswith(prefix)]
             return file, {name: content.get_tensor(name) for name in names}, (content.metadata() or {}).get(RECORD)
     except (safetensors.SafetensorError, TypeError, ValueError, OSError) as error:
         raise DataError(f"{op}: {str(file)!r} must be an intact safetensors file, got: {error}; truncated?") from None
@@ -119,7 +139,15 @@ def save_npz(path: AnyPath, model: Any, optimizer: Any = None, **metadata: Any) 
     """
     arrays, text = _pack("save_npz", model, optimizer, metadata)
     content: dict[str, Any] = {**arrays, RECORD_NPZ: np.frombuffer(text.encode(), np.uint8)}
-    container.atomically(path, lambda file: np.savez(file, allow_pickle=False, **content))
+    container.atomically(path, lambda file: _write_npz(file, content))
+
+
+def _write_npz(file: Any, content: dict[str, np.ndarray]) -> None:
+    """What np.savez writes; it has keywords of its own, "file" for one, that no parameter could be called."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in content.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load_npz(path: AnyPath, model: Any, optimizer: Any = None) -> dict[str, Any]:
@@ -167,7 +195,7 @@ def _pack(op: str, model: Any, optimizer: Any, metadata: dict[str, Any]) -> tupl
         tree.encode(value if hasattr(value, "shape") else np.asarray(value), name, named)
     record = {
         "version": 1,
-        "metadata": tree.encode(metadata, "metadata"),
+        "metadata": tree.encode(metadata, METADATA, named),
         "random": tree.encode(random.get_state(), "random"),
         "optimizer": None if optimizer is None else tree.encode(optimizer.state_dict(), OPTIMIZER, named),
     }
@@ -187,14 +215,14 @@ def _unpack(
     op: str, file: Path, arrays: dict[str, np.ndarray], text: str | None, model: Any, optimizer: Any
 ) -> dict[str, Any]:
     record = container.parse(op, file, text) if text is not None else {}
-    weights = {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
+    weights = {name: array for name, array in arrays.items() if not name.startswith((OPTIMIZER, METADATA))}
     saved = record.get("optimizer")
     if optimizer is not None and saved is None:
         raise DataError(f"{op}: {str(file)!r} must hold an optimiser's state, got weights alone; pass no optimizer")
     before = random.get_state()
     old = None if optimizer is None else optimizer.state_dict()
     try:
-        metadata = tree.decode(record.get("metadata", {}), {})
+        metadata = tree.decode(record.get("metadata", {}), arrays)
         if optimizer is not None:
             random.set_state(tree.decode(record.get("random"), {}))
             optimizer.load_state_dict(tree.decode(saved, arrays))

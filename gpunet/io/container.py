@@ -30,6 +30,9 @@ def atomically(path: AnyPath, write: Callable[[Any], None]) -> None:
 
     Whatever interrupts it, ``path`` holds either what it held or all of the new content. A link is followed. After a
     kill the unfinished file stays as ``.<name>.<random>.tmp`` and may be deleted.
+
+    Raises:
+        OSError: the disk is full, or the folder is not there or cannot be written; the error names ``path``.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
@@ -39,8 +42,13 @@ def atomically(path: AnyPath, write: Callable[[Any], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            got = f"{error.strerror or error}; what was there before is unchanged"
+            raise OSError(
+                error.errno, f"atomic write: the file must be written whole, got: {got}", str(path)
+            ) from error
         raise
     _sync_folder(target.parent)
 

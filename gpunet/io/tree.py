@@ -24,6 +24,8 @@ def encode(value: Any, name: str, arrays: dict[str, np.ndarray] | None = None) -
     if isinstance(value, np.ndarray):
         if arrays is None:
             return {NUMBERS: [str(value.dtype), list(value.shape), value.reshape(-1).tolist()]}
+        while name in arrays:  # {"a.b": x, "a": {"b": y}}
+            name += "'"
         arrays[name] = value
         return {ARRAY: name}
     if isinstance(value, np.generic):

@@ -11,6 +11,7 @@ class History:
         epochs: the numbers of the epochs that ran, from 0.
         seconds: duration of each epoch, its validation included.
         batch_losses: loss of every batch of every epoch, in order.
+        learning_rates: the rate each epoch ended with, of the optimiser's first group; None where it has none.
         stopped: why training ended before its last epoch, or None when it did not.
     """
 
@@ -19,12 +20,15 @@ class History:
         self.epochs: list[int] = []
         self.seconds: list[float] = []
         self.batch_losses: list[float] = []
+        self.learning_rates: list[float | None] = []
         self.stopped: str | None = None
 
-    def add(self, epoch: int, seconds: float, logs: dict[str, float]) -> None:
-        """Appends one epoch."""
+    def add(self, epoch: int, seconds: float, logs: dict[str, float], losses: list[float], rate: float | None) -> None:
+        """Appends one epoch: its logs, the loss of each of its batches, and its learning rate."""
         self.epochs.append(epoch)
         self.seconds.append(seconds)
+        self.batch_losses += losses
+        self.learning_rates.append(rate)
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
 
@@ -40,6 +44,7 @@ class History:
             "epochs": self.epochs,
             "seconds": self.seconds,
             "batch_losses": self.batch_losses,
+            "learning_rates": self.learning_rates,
             "stopped": self.stopped,
         }
 
@@ -48,18 +53,6 @@ class History:
         """The history that :meth:`as_dict` was asked of."""
         new = cls()
         new.__dict__.update({name: values[name] for name in new.__dict__})
-        return new
-
-    def then(self, later: "History") -> "History":
-        """A new history: this one, and a run that went on from it."""
-        new = History()
-        for each in (self, later):
-            new.epochs += each.epochs
-            new.seconds += each.seconds
-            new.batch_losses += each.batch_losses
-            for name, values in each.history.items():
-                new.history[name] = new.history.get(name, []) + values
-        new.stopped = later.stopped
         return new
 
     def __len__(self) -> int:

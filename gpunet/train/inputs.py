@@ -1,11 +1,12 @@
 """Checking and preparing what is given to fit, evaluate and predict."""
 
 import operator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gpunet import devices, nn
+from gpunet import devices, functional, nn
 from gpunet.devices import Device
 from gpunet.errors import ArgumentError, DTypeError, ShapeError
 from gpunet.tensor import Tensor
@@ -75,6 +76,30 @@ def pair(op: str, model: Any, x: Any, y: Any) -> Pair:
     if y.dtype.kind not in "fiub":
         raise DTypeError(f"{op}: y must be integers or floats, got {y.dtype}")
     return x, y
+
+
+def tried(op: str, model: Any, sample: Tensor) -> Any:
+    """What the model makes of one sample, before any is trained on: a size that does not fit is known by then."""
+    try:
+        return model(sample)
+    except ShapeError as error:
+        where = "; ".join(getattr(error, "__notes__", ()))
+        need = f"{op}: x must hold samples that the model takes, got some of shape {sample.shape[1:]}"
+        raise ShapeError(f"{need}; {error}{where and f' ({where})'}") from error
+
+
+def need_labels(op: str, loss: Any, output: Any, y: np.ndarray) -> None:
+    """Every label is a class of the model's output, where the loss is known to take labels."""
+    options = loss.keywords if isinstance(loss, partial) else vars(loss) if isinstance(loss, nn.Module) else {}
+    plain = loss.func if isinstance(loss, partial) else loss
+    known = plain in (functional.cross_entropy, functional.nll_loss)
+    if not (known or isinstance(plain, nn.CrossEntropyLoss | nn.NLLLoss)) or y.dtype.kind == "f" or output.ndim < 2:
+        return
+    classes, ignored = output.shape[1], options.get("ignore_index", -100)
+    wrong = np.argwhere(((y < 0) | (y >= classes)) & (y != ignored))
+    if len(wrong):
+        need = f"y must be labels from 0 to {classes - 1}, one for each class of the model's output"
+        raise ArgumentError(f"{op}: {need}, got {y[tuple(wrong[0])]} at sample {wrong[0][0]}")
 
 
 def split_off(x: np.ndarray, y: np.ndarray, share: float) -> tuple[Pair, Pair]:

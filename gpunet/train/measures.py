@@ -115,6 +115,14 @@ class Tally:
         weights = np.asarray(self._counts, np.float64)
         return {name: float(np.dot(weights, self.all(name)) / weights.sum()) for name in self._values}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The batches so far, as plain values."""
+        return {"counts": list(self._counts), "values": {name: self.all(name) for name in self._values}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on after these batches."""
+        self._counts, self._values = list(state["counts"]), {name: list(each) for name, each in state["values"].items()}
+
     def _read(self, name: str, position: int) -> float:
         values = self._values[name]
         if type(values[position]) is not float:  # NumPy's own float64 is one too, and prints otherwise

@@ -76,10 +76,14 @@ class Progress:
         if not self.verbose:
             return
         line = f"epoch {epoch + 1}/{self.epochs}  {values_text(logs)}  {seconds:.1f} s  {rate:,.0f} {self.unit}/s"
+        self.line(line)
+
+    def line(self, text: str) -> None:
+        """Shows a line, above the bar when there is one, whatever ``verbose`` is."""
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            self.stream.write(line + "\n")
+            self.stream.write(text + "\n")
             self.stream.flush()
 
     def _start(self) -> None:

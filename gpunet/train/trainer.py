@@ -1,16 +1,16 @@
 """The trainer: fit, evaluate and predict."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from gpunet import nn
+from gpunet import io, nn
 from gpunet.data import DataLoader
 from gpunet.data.loader import Augment
 from gpunet.errors import ArgumentError, ShapeError
+from gpunet.io.container import AnyPath
 from gpunet.modes import no_grad
 from gpunet.tensor import Tensor
 from gpunet.train import inputs
@@ -19,6 +19,7 @@ from gpunet.train.history import History
 from gpunet.train.inputs import Pair
 from gpunet.train.measures import Measure, Tally, loss_named, metrics_named
 from gpunet.train.progress import Progress
+from gpunet.train.state import KEY, RunState, damage_named
 
 
 class Trainer:
@@ -34,7 +35,8 @@ class Trainer:
         loss: "cross_entropy", "nll", "mse", "l1", "binary_cross_entropy", "binary_cross_entropy_with_logits", or a
             function of (output, target) that returns one number as a tensor.
         metrics: names ("accuracy", "mse", "mae") or functions of (output, target) that return one number for a batch.
-        regularizer: function of the model that returns a tensor added to the loss, or None.
+        regularizer: function of the model that returns a tensor added to the loss, such as ``train.L2(1e-4)``, or None.
+        constraint: function of the model called after each step, such as ``train.MaxNorm(3.0)``, or None.
 
     Attributes:
         history: the history of the fit under way, or of the last one.
@@ -62,6 +64,7 @@ class Trainer:
         loss: str | Measure,
         metrics: Sequence[str | Measure] = ("accuracy",),
         regularizer: Callable[[Any], Tensor] | None = None,
+        constraint: Callable[[Any], None] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ArgumentError(f"Trainer: model must be a gn.nn.Module, got {type(model).__name__}")
@@ -71,14 +74,20 @@ class Trainer:
         self.optimizer = optimizer
         self.loss = loss_named(loss)
         self.metrics = metrics_named(metrics)
-        self.regularizer = regularizer
+        self.regularizer, self.constraint = regularizer, constraint
         self.history = History()
         self.stop_training = False
         self._reason: str | None = None
+        self._run: Callable[[], dict[str, Any]] | None = None  # state of the run under way, or of the last one
+        self._say: Callable[[str], Any] = print
 
     def stop(self, reason: str = "stopped by a callback") -> None:
         """Ends the run after the batch under way; ``reason`` becomes ``History.stopped``."""
         self.stop_training, self._reason = True, reason
+
+    def say(self, text: str) -> None:
+        """Shows a line: above the bar of the run under way when there is one, else on the standard output."""
+        self._say(text)
 
     def fit(
         self,
@@ -93,6 +102,7 @@ class Trainer:
         verbose: int = 1,
         initial_epoch: int = 0,
         augment: Augment | None = None,
+        resume: AnyPath | None = None,
     ) -> History:
         """Trains, and returns the history.
 
@@ -110,36 +120,48 @@ class Trainer:
             callbacks: called in this order.
             shuffle: whether each epoch has its own random order.
             verbose: 0 silent; 1 a line an epoch, and a bar on a terminal when the run takes over two seconds; 2 lines.
-            initial_epoch: number of the first epoch, for a run that goes on.
+            initial_epoch: number of the first epoch, for a run that goes on without a checkpoint.
             augment: random change of each training batch (``gpunet.data.augment``), made ahead in a thread. Validation
                 data, also those split off, stay as they are. None with a loader, which has its own.
+            resume: checkpoint of ``ModelCheckpoint`` or :meth:`save` to go on from, given with the arguments that the
+                run was begun with, to a trainer made in the same way. Weights, optimiser, random state, order of the
+                data, callbacks and history come from the file, and the result is that of a run without the pause, bit
+                for bit. ``epochs`` counts those before it too.
 
         Returns:
             The history. "loss" and metrics are means over the epoch's batches as they were trained, regularizer
-            included; "val_..." are measured after the epoch in evaluation mode.
+            included; "val_..." are measured after the epoch in evaluation mode. Epochs before a pause are there too.
 
         Raises:
-            ArgumentError: no samples, a share outside [0, 1), or a number out of range; labels out of range too.
-            ShapeError: x and y differ in length, or x has not the axes that the model's first layer takes.
+            ArgumentError: no samples, a share outside [0, 1), a number out of range, a label that is no class of the
+                model's, a callback that watches what is not measured, or a run to go on with that was another.
+            ShapeError: x and y differ in length, or the model cannot take samples of that shape.
             DTypeError: x holds integers; images of bytes are divided by 255 first.
+            DataError: ``resume`` is damaged, or of another model. All of these come before anything is trained.
         """
         first, epochs = inputs.whole("fit", "initial_epoch", initial_epoch, 0), inputs.whole("fit", "epochs", epochs, 1)
         loader, held_back = self._loader(x, y, (batch_size, shuffle, augment), validation_data, validation_split)
         validation = None if held_back is None else inputs.pair("fit (validation)", self.model, *held_back)
-        calls, history = Callbacks(callbacks, self), History()
-        self.history = history
+        for pair in (validation, (loader.x, loader.y) if loader.augment is None else None):
+            self._try_out(pair)
+        calls = Callbacks(callbacks, self)
+        state = RunState(loader, calls, self._settings(loader, validation))
+        kept = self._kept(state, first, resume)
+        self.history, self._run = state.history, state.state_dict
         self.stop_training, self._reason = False, None
-        unit = "images" if loader.x.ndim == 4 else "samples"
-        display = Progress(len(loader.x), (first, epochs), unit, verbose)
+        display = Progress(len(loader.x), (state.epoch, epochs), "images" if loader.x.ndim == 4 else "samples", verbose)
+        self._say = display.line
         with display, self._modes(training=True):
             calls.call("on_train_begin", None)
-            for epoch in range(first, epochs):
-                self._epoch(epoch, loader, validation, calls, history, display)
-                if self.stop_training:
-                    history.stopped = self._reason or "stop_training was set"
-                    break
-            calls.call("on_train_end", history.last)
-        return history
+            if resume is not None:
+                self._go_on(state, kept, resume)
+            while state.epoch < epochs and not self.stop_training:
+                self._epoch(state, validation, display)
+            self.history.stopped = (self._reason or "stop_training was set") if self.stop_training else None
+            calls.call("on_train_end", self.history.last)
+        done = state.state_dict()  # as it is now, whatever becomes of the loader
+        self._run = lambda: done
+        return self.history
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 32) -> dict[str, float]:
         """Loss (regularizer included) and metrics on ``x`` and ``y``, in evaluation mode.
@@ -177,7 +199,36 @@ class Trainer:
                 outputs.append(device.to_host(output.data))
         return np.concatenate(outputs)
 
+    def save(self, path: AnyPath, **metadata: Any) -> None:
+        """Writes a checkpoint: weights, optimiser, random state, and how far the run under way or the last one is.
+
+        ``fit(resume=path)`` goes on from it, and ``gn.io.load(path, model)`` reads the weights alone. A callback calls
+        this in ``on_checkpoint``, as ``ModelCheckpoint`` does: all others had their turn then. The file is there whole
+        or not at all.
+
+        Args:
+            path: the file; its folder must exist.
+            metadata: own numbers, text, lists, dictionaries or arrays; ``gn.io.load_metadata`` reads them.
+
+        Raises:
+            ArgumentError: metadata called "trainer", an optimiser without state_dict() and load_state_dict(), a value
+                that cannot be kept, or a run that was interrupted within a step.
+            OSError: the disk is full or the folder is not there; what ``path`` held is then as it was.
+        """
+        if KEY in metadata:
+            raise ArgumentError(f"save: metadata must go by other names than {KEY!r}, got {metadata[KEY]!r}")
+        self._need_savable("save")
+        run = None if self._run is None else self._run()
+        io.save(path, self.model, self.optimizer, **metadata, **{KEY: run})
+
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _need_savable(self, op: str) -> None:
+        if not all(callable(getattr(self.optimizer, name, None)) for name in ("state_dict", "load_state_dict")):
+            need = "optimizer must have state_dict() and load_state_dict()"
+            raise ArgumentError(
+                f"save: {need}, got {self.optimizer!r}; gn.io.save(path, model) keeps the weights alone"
+            )
 
     def _loader(
         self,
@@ -209,36 +260,80 @@ class Trainer:
         size = inputs.whole("fit", "batch_size", batch_size, 1)
         return DataLoader(train, size, shuffle=shuffle, augment=augment), validation
 
-    def _epoch(
-        self,
-        epoch: int,
-        loader: DataLoader,
-        validation: Pair | None,
-        calls: Callbacks,
-        history: History,
-        display: Progress,
-    ) -> None:
-        begin, tally = time.perf_counter(), Tally()
+    def _try_out(self, pair: Pair | None) -> None:
+        """Refuses samples that the model cannot take, and labels it has no class for: one sample goes through it."""
+        if pair is None:
+            return
+        x, y = pair
         device, dtype = inputs.place(self.model)
-        calls.call("on_epoch_begin", epoch, None)
-        for number, (x, y) in enumerate(loader):
-            calls.call("on_batch_begin", number, None)
+        with no_grad(), self._modes(training=False):
+            output = inputs.tried("fit", self.model, inputs.to_tensor(x[:1], device, dtype))
+        inputs.need_labels("fit", self.loss, output, y)
+
+    def _settings(self, loader: DataLoader, validation: Pair | None) -> dict[str, Any]:
+        """What must be the same in a run that goes on, as far as it can be compared."""
+        return {
+            "batch_size": loader.batch_size,
+            "drop_last": loader.drop_last,
+            "augment": loader.augment is not None,
+            "metrics": list(self.metrics),
+            "validation": validation is not None,
+        }
+
+    def _kept(self, state: RunState, first: int, resume: AnyPath | None) -> dict[str, Any]:
+        """What the checkpoint holds, once it and the callbacks are known to fit; the state is at its first epoch."""
+        names = ["loss", *self.metrics]
+        state.calls.need(names + [f"val_{name}" for name in names if state.settings["validation"]])
+        if resume is None:
+            state.begin_epoch(first)
+            return {}
+        if first:
+            raise ArgumentError(f"fit: initial_epoch must be left out with resume, which knows it, got {first}")
+        self._need_savable("fit (resume)")
+        with damage_named(resume):
+            kept = state.read(resume)
+            state.begin_epoch(kept["epoch"])
+        return kept
+
+    def _go_on(self, state: RunState, kept: dict[str, Any], resume: AnyPath) -> None:
+        """Puts everything back, over what the callbacks did at the beginning."""
+        if kept["batch"]:
+            state.calls.call("on_epoch_begin", kept["epoch"], None)
+        with damage_named(resume):
+            state.load_state_dict(kept)
+        io.load(resume, self.model, self.optimizer)
+
+    def _epoch(self, state: RunState, validation: Pair | None, display: Progress) -> None:
+        """The epoch that is due, or the rest of the one under way."""
+        epoch, loader, calls, tally = state.epoch, state.loader, state.calls, state.tally
+        device, dtype = inputs.place(self.model)
+        state.start_clock()
+        if not state.batch:
+            calls.call("on_epoch_begin", epoch, None)
+        for x, y in loader if state.batch < len(loader) else ():
+            state.whole = False
+            calls.call("on_batch_begin", state.batch, None)
             tally.add(len(x), self._step(inputs.to_tensor(x, device, dtype), inputs.to_tensor(y, device, dtype)))
+            state.batch, state.whole = state.batch + 1, True
             if calls.wants("on_batch_end"):
-                calls.call("on_batch_end", number, tally.last())
+                calls.call("on_batch_end", state.batch - 1, tally.last())
+            calls.call("on_checkpoint")
             display.batch(epoch, len(x), tally.means)
             if self.stop_training:
                 break
-        logs = tally.means()
-        trained = time.perf_counter() - begin
+        logs, trained = tally.means(), state.seconds
         if validation is not None:
             judged = self._evaluate("fit (validation)", validation, loader.batch_size)
             logs |= {f"val_{name}": value for name, value in judged.items()}
-        seconds = time.perf_counter() - begin
-        history.batch_losses += tally.all("loss")
-        history.add(epoch, seconds, logs)
+        seconds = state.seconds
+        state.end_epoch(seconds, logs, self._rate())
         display.epoch(epoch, seconds, tally.samples / trained, logs)
         calls.call("on_epoch_end", epoch, logs)
+        calls.call("on_checkpoint")
+
+    def _rate(self) -> float | None:
+        groups = getattr(self.optimizer, "param_groups", None)
+        return float(groups[0]["lr"]) if groups and "lr" in groups[0] else None
 
     def _step(self, x: Tensor, y: Tensor) -> dict[str, Any]:
         """One step of the optimiser; the batch's loss and metrics, still on the device."""
@@ -247,6 +342,8 @@ class Trainer:
         loss = self._total(output, y)
         loss.backward()
         self.optimizer.step()
+        if self.constraint is not None:
+            self.constraint(self.model)
         return self._measure(output.detach(), y, loss)
 
     def _total(self, output: Tensor, y: Tensor) -> Tensor:

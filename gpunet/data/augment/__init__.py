@@ -11,6 +11,7 @@ makes a new one for each batch out of seed, pass and batch, so a batch is the sa
 
 from gpunet.data.augment.composition import Composition, compose, preview
 from gpunet.data.augment.geometry import flip, random_crop, rotate, shear, shift, zoom
+from gpunet.data.augment.named import named
 from gpunet.data.augment.step import Augmentation
 from gpunet.data.augment.values import brightness, channel_shift, clip, contrast, noise
 
@@ -23,6 +24,7 @@ __all__ = [
     "compose",
     "contrast",
     "flip",
+    "named",
     "noise",
     "preview",
     "random_crop",

@@ -19,6 +19,7 @@ from gpunet.data.readers.cifar import read_cifar_binary
 from gpunet.data.readers.csv import read_csv
 from gpunet.data.readers.folder import read_image_folder
 from gpunet.data.readers.idx import read_idx
+from gpunet.data.readers.image import read_image
 from gpunet.data.readers.npz import read_npz
 
-__all__ = ["MAX_BYTES", "read_cifar_binary", "read_csv", "read_idx", "read_image_folder", "read_npz"]
+__all__ = ["MAX_BYTES", "read_cifar_binary", "read_csv", "read_idx", "read_image", "read_image_folder", "read_npz"]

@@ -1,7 +1,5 @@
-"""Callbacks: what ``fit`` calls before and after the run, each epoch and each batch."""
+"""What a callback is, callbacks out of plain functions, and several callbacks as one."""
 
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,10 @@ if TYPE_CHECKING:
     from gpunet.train.trainer import Trainer
 
 Logs = Any  # dict[str, float], or None; Any spares every override a check for None
-MOMENTS = ("on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end")
+MOMENTS = (
+    "on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end",
+    "on_checkpoint",
+)  # fmt: skip
 
 
 class Callback:
@@ -20,6 +21,10 @@ class Callback:
     Inside the methods ``self.trainer`` and ``self.model`` are those of the run. ``self.trainer.stop("why")``, or
     Keras' ``self.trainer.stop_training = True``, ends the run after the batch under way; its epoch is still validated
     and recorded.
+
+    A callback that remembers something from one epoch to the next starts anew in ``on_train_begin``, and hands its
+    memory to checkpoints by ``state_dict`` and ``load_state_dict``: then a run that was interrupted goes on as if it
+    had not been.
 
     Example:
         >>> class Best(Callback):
@@ -36,13 +41,13 @@ class Callback:
         return self.trainer.model
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Before the first epoch."""
+        """Before the first epoch; in a run that goes on, before its state is put back."""
 
     def on_train_end(self, logs: Logs = None) -> None:
         """After the last epoch; ``logs`` are those of that epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Before epoch number ``epoch``, from 0."""
+        """Before epoch number ``epoch``, from 0; again when a run goes on in its middle, before the state is back."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """After an epoch and its validation; ``logs`` has "loss", the metrics, and both again with "val_"."""
@@ -53,13 +58,29 @@ class Callback:
     def on_batch_end(self, batch: int, logs: Logs = None) -> None:
         """After the weights took their step; ``logs`` has the loss and metrics of this batch alone."""
 
+    def on_checkpoint(self) -> None:
+        """After every batch and every epoch, once all callbacks had their turn: ``trainer.save`` keeps a whole state.
+
+        A file written sooner would hold callbacks of which some have seen the epoch and others have not.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint shall keep: numbers, text, lists, dictionaries and arrays. Empty means nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave, when a run goes on."""
+
+    def _need(self, names: Sequence[str]) -> None:
+        """Raises when the callback asks for a name in logs that is not among these."""
+
 
 class LambdaCallback(Callback):
     """A callback out of plain functions.
 
     Args:
         functions: any of on_train_begin(logs), on_train_end(logs), on_epoch_begin(epoch, logs),
-            on_epoch_end(epoch, logs), on_batch_begin(batch, logs), on_batch_end(batch, logs).
+            on_epoch_end(epoch, logs), on_batch_begin(batch, logs), on_batch_end(batch, logs), on_checkpoint().
 
     Raises:
         ArgumentError: another name, or something that cannot be called.
@@ -79,23 +100,6 @@ class LambdaCallback(Callback):
                 setattr(self, name, function)
 
 
-class TerminateOnNaN(Callback):
-    """Ends the run at the first batch whose loss is NaN or infinite, and warns (RuntimeWarning) which one it was."""
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remembers the epoch for the message."""
-        self.epoch = epoch
-
-    def on_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Looks at the batch's loss."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            reason = f"the loss is {loss} in epoch {self.epoch + 1}, batch {batch + 1}"
-            remedy = "lower the learning rate, clip gradients, or look for the op with gn.detect_anomaly()"
-            warnings.warn(f"fit: {reason}, training ends here; {remedy}", RuntimeWarning, stacklevel=2)
-            self.trainer.stop(reason)
-
-
 class Callbacks:
     """Several callbacks as one, called in the order they were given."""
 
@@ -104,6 +108,7 @@ class Callbacks:
             if not isinstance(each, Callback):
                 raise ArgumentError(f"fit: callbacks must be gpunet.train.Callback instances, got {each!r}")
             each.trainer = trainer
+        self.all = list(callbacks)
         self.table = {moment: [getattr(each, moment) for each in callbacks if _has(each, moment)] for moment in MOMENTS}
 
     def wants(self, moment: str) -> bool:
@@ -114,6 +119,44 @@ class Callbacks:
         """Calls that moment's methods."""
         for method in self.table[moment]:
             method(*args)
+
+    def need(self, names: Sequence[str]) -> None:
+        """Refuses before the run what monitors a name that logs will not have.
+
+        A callback that is not gpunet's own may add names of its own to the logs. With one of these around, a monitor
+        can be judged only after the first epoch, and is judged there.
+        """
+        if all(_is_own(each) for each in self.all):
+            for each in self.all:
+                each._need(names)
+
+    def state_dict(self) -> list[list[Any]]:
+        """Class and state of each callback that has one, in order."""
+        kept = [[type(each).__name__, each.state_dict()] for each in self.all]
+        return [pair for pair in kept if pair[1]]
+
+    def matched(self, kept: list[list[Any]]) -> list[tuple[Callback, dict[str, Any]]]:
+        """Each kept state with the callback it is for: the first of its class that has none yet and keeps something.
+
+        Raises:
+            ArgumentError: a state has no callback here, so that the run would go on otherwise than it began.
+        """
+        pairs = []
+        rest = sorted(self.all, key=lambda each: not each.state_dict())  # a checkpoint of each epoch keeps nothing
+        for name, state in kept:
+            found = next((each for each in rest if type(each).__name__ == name), None)
+            if found is None:
+                got = ", ".join(type(each).__name__ for each in self.all) or "none"
+                need = f"callbacks must be those of the run that goes on, {', '.join(name for name, _ in kept)}"
+                raise ArgumentError(f"fit: {need}, got {got}")
+            rest.remove(found)
+            pairs.append((found, state))
+        return pairs
+
+
+def _is_own(callback: Callback) -> bool:
+    """Whether it is gpunet's, and does nothing but what is known here."""
+    return type(callback).__module__.partition(".")[0] == "gpunet" and not isinstance(callback, LambdaCallback)
 
 
 def _has(callback: Callback, moment: str) -> bool:
