@@ -74,7 +74,7 @@ from gpunet.watch import trace as trace
 
 __version__ = "0.1.0"
 
-_ROOMS = ("data", "functional", "io", "measure", "nn", "optim", "train")
+_ROOMS = ("data", "functional", "io", "measure", "nn", "optim", "plot", "train")
 
 
 def __getattr__(name: str) -> _Any:

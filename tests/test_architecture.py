@@ -20,7 +20,7 @@ FLOORS = {
     "gpunet.ops": 2,
     "gpunet.functional": 2, "gpunet.gradcheck": 2, "gpunet.gradreport": 2, "gpunet.explain": 2,
     "gpunet.nn": 3, "gpunet.optim": 3,
-    "gpunet.train": 4, "gpunet.data": 4, "gpunet.io": 4,
+    "gpunet.train": 4, "gpunet.data": 4, "gpunet.io": 4, "gpunet.plot": 4,
     "gpunet.measure": 5, "gpunet.bench": 5,
     "gpunet.cli": 6, "gpunet.__main__": 6, "gpunet.examples": 6,
     "gpunet": 6,

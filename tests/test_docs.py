@@ -15,7 +15,12 @@ from tests.registry import own_kernels_forgotten
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-NEEDS = {"gpunet.io.onnx.export": "onnx", "gpunet.io.onnx.module": "onnx"}  # what examples use, though import does not
+#: module -> what its examples use, though importing it does not: import name and extra
+NEEDS = {
+    "gpunet.io.onnx.export": ("onnx", "onnx"),
+    "gpunet.io.onnx.module": ("onnx", "onnx"),
+    "gpunet.data.readers.image": ("PIL", "data"),
+}
 
 
 def names() -> list[str]:
@@ -36,7 +41,8 @@ def _same_registry() -> Iterator[None]:
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)  # some write files
     if name in NEEDS:
-        pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed; pip install 'gpunet[{NEEDS[name]}]'")
+        package, extra = NEEDS[name]
+        pytest.importorskip(package, reason=f"{package} is not installed; pip install 'gpunet[{extra}]'")
     try:
         module = importlib.import_module(name)
     except (ModuleNotFoundError, BackendUnavailableError) as error:

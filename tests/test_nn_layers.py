@@ -140,6 +140,8 @@ def test_dropout_acts_in_training_alone():
     ("layer", "function"),
     [
         (nn.ReLU(inplace=True), F.relu),
+        (nn.ReLU(max_value=0.5), lambda x: F.relu(x).clip(max=0.5)),
+        (nn.ReLU(negative_slope=0.2), lambda x: F.leaky_relu(x, 0.2)),
         (nn.LeakyReLU(0.2), lambda x: F.leaky_relu(x, 0.2)),
         (nn.Sigmoid(), F.sigmoid),
         (nn.Tanh(), F.tanh),
@@ -167,6 +169,25 @@ def test_pooling_returns_places_when_asked():
     for layer in (nn.MaxPool2d(2, return_indices=True), nn.AdaptiveMaxPool2d(1, return_indices=True)):
         y, place = layer(x)
         assert (y.item(), place.item()) == (5.0, 1)
+
+
+@pytest.mark.parametrize("threshold", [-0.5, 0.0, 1.0])
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+@pytest.mark.parametrize("top", [None, 2.0])
+def test_generalised_relu_is_keras_formula_with_its_slopes(threshold: float, slope: float, top: float | None):
+    x = gn.tensor([-math.inf, -3.0, -0.75, -0.25, 0.25, 0.75, 1.5, 3.0, math.inf, math.nan], requires_grad=True)
+    y = nn.ReLU(max_value=top, negative_slope=slope, threshold=threshold)(x)
+    (gx,) = gn.grad(y.sum(), [x])
+    for value, found, g in zip(x.tolist(), y.tolist(), gx.tolist()):
+        if top is not None and value >= top:
+            expected, slope_here = top, 0.0
+        elif value < threshold:
+            expected, slope_here = slope * (value - threshold) if slope else 0.0, slope
+        else:
+            expected, slope_here = value, 1.0
+        assert found == expected or (math.isnan(value) and math.isnan(found))
+        assert g == slope_here or math.isnan(value)
+    assert repr(nn.ReLU(max_value=6, threshold=1)) == "ReLU(max_value=6.0, threshold=1.0)"
 
 
 def test_prelu_learns_its_slope():
@@ -279,6 +300,8 @@ def test_layers_print_their_arguments(layer: nn.Module, text: str):
         (lambda: nn.Dropout2d(-0.1), "Dropout2d: p must be from 0 to 1, got -0.1"),
         (lambda: nn.GELU("sigmoid"), "GELU: approximate must be one of 'none', 'tanh', got 'sigmoid'"),
         (lambda: nn.Softmax(), "Softmax: dim must be an integer, got None; for logits (N, C) pass dim=1"),
+        (lambda: nn.ReLU(negative_slope=-0.1), "ReLU: negative_slope must be at least 0, got -0.1"),
+        (lambda: nn.ReLU(max_value=1, threshold=2), "ReLU: max_value must be at least 2, got 1"),
         (lambda: nn.LeakyReLU("a"), "LeakyReLU: negative_slope must be a number, got 'a'"),  # type: ignore[arg-type]
         (lambda: nn.PReLU(0), "PReLU: num_parameters must be an integer of at least 1, got 0"),
         (lambda: nn.MSELoss(reduction="max"), "MSELoss: reduction must be one of 'none', 'mean', 'sum', got 'max'"),

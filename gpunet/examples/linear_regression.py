@@ -9,13 +9,16 @@ its gradient::
     step  50  loss 0.0202  y = 2.625 x -1.798
     step  75  loss 0.0100  y = 2.861 x -1.923
     step 100  loss 0.0088  y = 2.941 x -1.965
+    linear_regression.png written
 """
+
+import numpy as np
 
 import gpunet as gn
 
 
-def main(steps: int = 100, lr: float = 0.3, seed: int = 0) -> tuple[float, float]:
-    """Fits and prints; returns slope and intercept."""
+def main(steps: int = 100, lr: float = 0.3, seed: int = 0, path: str = "linear_regression.png") -> tuple[float, float]:
+    """Fits, prints and draws; returns slope and intercept."""
     gn.manual_seed(seed)
     x = gn.rand(200)
     y = 3 * x - 2 + 0.1 * gn.randn(200)
@@ -28,7 +31,22 @@ def main(steps: int = 100, lr: float = 0.3, seed: int = 0) -> tuple[float, float
         with gn.no_grad():  # a leaf that needs a gradient may change in place only where nothing is recorded
             slope -= lr * g_slope
             intercept -= lr * g_intercept
+    draw(x.numpy(), y.numpy(), slope.item(), intercept.item(), path)
+    print(f"{path} written")
     return slope.item(), intercept.item()
+
+
+def draw(x: np.ndarray, y: np.ndarray, slope: float, intercept: float, path: str) -> None:
+    """The points and the line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(x, y, ".", color="#56B4E9", label="points")
+    axes.plot([0, 1], [intercept, intercept + slope], color="#D55E00", label=f"y = {slope:.3f} x {intercept:+.3f}")
+    axes.set(xlabel="x", ylabel="y", title="the line with the least squared distances")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from gpunet.nn.conv import Conv2d as Conv2d
 from gpunet.nn.conv import ConvTranspose2d as ConvTranspose2d
 from gpunet.nn.dropout import Dropout as Dropout
 from gpunet.nn.dropout import Dropout2d as Dropout2d
+from gpunet.nn.ensemble import Ensemble as Ensemble
 from gpunet.nn.linear import Flatten as Flatten
 from gpunet.nn.linear import Identity as Identity
 from gpunet.nn.linear import Linear as Linear

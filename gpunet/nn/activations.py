@@ -8,28 +8,70 @@ from gpunet.nn import init
 from gpunet.nn.linear import empty
 from gpunet.nn.module import Module
 from gpunet.ops.checks import need_number, one_of, whole
+from gpunet.ops.elementwise import where
 from gpunet.tensor import Tensor
 
 
 class ReLU(Module):
-    """The larger of x and 0, element by element.
+    """The larger of x and 0, element by element; or, with Keras' three numbers, the generalised ReLU.
+
+    The general form is flat above, and slopes below a threshold that need not be 0::
+
+        y = max_value                          where x >= max_value
+        y = x                                  where threshold <= x < max_value
+        y = negative_slope * (x - threshold)   where x < threshold
+
+    ``ReLU(max_value=6)`` is known as ReLU6. Above ``max_value`` no gradient passes.
 
     Args:
         inplace: accepted so that PyTorch code runs; the input is never overwritten.
+        max_value: the largest output, or None for no bound.
+        negative_slope: slope below the threshold.
+        threshold: where x begins to pass.
+
+    Raises:
+        ArgumentError: one of the three is no number, max_value is below threshold, or negative_slope below 0.
+
+    Source:
+        The arguments are those of Keras' layer ReLU.
 
     Example:
         >>> import gpunet as gn
         >>> gn.nn.ReLU()(gn.tensor([-1.0, 2.0])).tolist()
         [0.0, 2.0]
+        >>> gn.nn.ReLU(max_value=6, negative_slope=0.5, threshold=1)(gn.tensor([-1.0, 2.0, 8.0])).tolist()
+        [-1.0, 2.0, 6.0]
     """
 
-    def __init__(self, inplace: bool = False):
+    def __init__(
+        self,
+        inplace: bool = False,
+        *,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+    ):
         super().__init__()
         self.inplace = inplace
+        self.threshold = need_number("ReLU", "threshold", threshold)
+        self.negative_slope = need_number("ReLU", "negative_slope", negative_slope, 0)
+        self.max_value = None if max_value is None else need_number("ReLU", "max_value", max_value, self.threshold)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape."""
-        return F.relu(x)
+        if self.threshold:
+            below = (x - self.threshold) * self.negative_slope if self.negative_slope else 0.0
+            y = where(x < self.threshold, below, x)
+        else:
+            y = F.leaky_relu(x, self.negative_slope) if self.negative_slope else F.relu(x)
+        return y if self.max_value is None else y.clip(max=self.max_value)
+
+    def extra_repr(self) -> str:
+        """What differs from the plain one."""
+        usual = {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}
+        return ", ".join(
+            f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value
+        )
 
 
 class LeakyReLU(Module):
