@@ -34,7 +34,12 @@ def reference_cnn() -> Any:
     return t.Sequential(features, classifier)
 
 
-NETWORKS = {"lenet5": lenet5, "reference_cnn": reference_cnn}
+def softmax_regression() -> Any:
+    """``gpunet.nn.SoftmaxRegression`` of 28x28 images of ten classes."""
+    return t.Sequential(t.Flatten(), t.Linear(784, 10))
+
+
+NETWORKS = {"lenet5": lenet5, "reference_cnn": reference_cnn, "softmax_regression": softmax_regression}
 
 
 class Training:
