@@ -1,11 +1,14 @@
 """Kernels of the processor on any number of threads: the same bits, and memory that may be used again."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
 import gpunet as gn
 from gpunet import config, devices, dispatch
-from gpunet.cpu import buffers
+from gpunet.cpu import buffers, threads
 from gpunet.measure import calls
 
 RUNS = devices.BACKENDS["numba_cpu"].why_not("cpu") is None
@@ -27,8 +30,57 @@ def cases(op, least=0):
     return list({each.label: each for each in found}.values())
 
 
+#: sizes of a task at the least, and what tests can do with instead, so that small arrays are cut as large ones are
+LEAST = {
+    **dict.fromkeys(("ALONE",), 0),
+    **dict.fromkeys(("GRAIN", "PART", "UNIT", "NARROW"), 1),
+    **dict.fromkeys(("TERMS", "SUMMED", "MATRICES", "ONE_THREAD", "LINE"), 2**4),
+    **dict.fromkeys(("SMALLEST", "WORK", "SHARE", "PATCH", "FLOPS", "BLOCK"), 2**6),
+}
+#: kernels that take no second thread, and why
+ALONE = {
+    "matmul.forward/numba_cpu/blas": "BLAS has its own threads, or one where the bits would hang on them",
+}
+
+
+@pytest.fixture
+def cut_small(monkeypatch):
+    """Kernels share out whatever they can; yields a list that grows with each job that is."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("gpunet.kernels.") and name.endswith("_numba_cpu"):
+            for constant in vars(module).keys() & LEAST.keys():
+                monkeypatch.setattr(module, constant, LEAST[constant])
+    shared, hand_out = [], threads._pool.hand_out
+    monkeypatch.setattr(threads._pool, "hand_out", lambda job, helpers: (shared.append(job), hand_out(job, helpers)))
+    plans = importlib.import_module("gpunet.kernels.conv2d.patches_numba_cpu").plan_of
+    plans.cache_clear()
+    yield shared
+    plans.cache_clear()
+
+
 @pytest.mark.parametrize("op", OPS)
-def test_bits_do_not_depend_on_the_number_of_threads(op):
+def test_bits_do_not_depend_on_the_number_of_threads(op, cut_small):
+    alone = {}
+    for size in calls.suites.sizes(op, ("proof",)):
+        for case in {each.label: each for each in calls.capture(calls.suites.load(op), size, "float32", 0)}.values():
+            for kernel in dispatch.variants(case.entry, "numba_cpu"):
+                arrays = case.arrays_on(devices.CPU)
+                if kernel.refusal(arrays, case.call.params) is not None:
+                    continue
+                cut_small.clear()
+                results = []
+                for count in (1, 2, 3, 7):
+                    gn.set_num_threads(count)
+                    found = calls.outputs(kernel.function(*arrays, **case.call.params))
+                    results.append([each.tobytes() for each in found])
+                assert results.count(results[0]) == 4, f"{kernel.name}, {size.name}"
+                alone[kernel.name] = alone.get(kernel.name, True) and not cut_small
+    assert alone
+    assert not {name for name, never in alone.items() if never} - ALONE.keys()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_bits_do_not_depend_on_the_number_of_threads_at_real_sizes(op):
     ran = 0
     for case in cases(op, least=2**19):  # enough to be cut into tasks
         for kernel in dispatch.variants(case.entry, "numba_cpu"):

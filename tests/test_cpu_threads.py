@@ -1,5 +1,6 @@
 """The thread pool of the processor's kernels: every task once, errors, nesting, BLAS, and the number of threads."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import weakref
 import pytest
 
 import gpunet as gn
-from gpunet.cpu import threads
+from gpunet.cpu import spin, threads
 from gpunet.errors import ArgumentError
 
 
@@ -180,6 +181,79 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(seen))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["0", "50"]
+
+
+def test_a_worker_that_has_slept_watches_again_for_the_next_job(monkeypatch):
+    gn.set_num_threads(2)
+    rest, watched, together = spin.rest, [], threading.Barrier(2, timeout=30)
+
+    def noted(done, resting, posts, seen, turns):
+        watched.append(turns > 0 and seen == threads._pool.counters[0])
+        return rest(done, resting, posts, seen, turns)
+
+    threads.run(lambda k: together.wait(), 2)
+    time.sleep(0.05)  # now it sleeps
+    monkeypatch.setattr(spin, "rest", noted)
+    for _ in range(5):
+        threads.run(lambda k: together.wait(), 2)  # both threads take part
+        time.sleep(0.05)
+    assert watched == [True] * 5
+
+
+def test_an_interrupt_comes_when_no_worker_is_in_a_task_any_more():
+    gn.set_num_threads(2)
+    inside, ended = threading.Event(), []
+
+    def task(k):
+        if threading.current_thread() is threading.main_thread():
+            assert inside.wait(30)
+        else:
+            inside.set()
+            time.sleep(0.3)
+            ended.append(k)
+
+    def interrupted(job):
+        raise KeyboardInterrupt
+
+    before = threads._pool.wait
+    threads._pool.wait = interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.run(task, 2)
+    finally:
+        threads._pool.wait = before
+    assert len(ended) == 1
+
+
+def test_a_task_that_fails_keeps_nothing_alive():
+    gn.set_num_threads(2)
+
+    class Arrays:
+        def use(self, k):
+            raise ValueError(k)
+
+    arrays = Arrays()
+    gone = weakref.ref(arrays)
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match=r"[0-3]"):
+            threads.run(arrays.use, 4)
+        del arrays
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_task_of_the_caller_that_runs_tasks_does_them_alone():
+    gn.set_num_threads(3)
+    found = []
+
+    def task(k):
+        me = threading.current_thread()
+        threads.run(lambda j: found.append(threading.current_thread() is me), 4)
+
+    threads.run(task, 6)
+    assert found == [True] * 24
 
 
 def test_workers_that_are_asleep_and_workers_that_watch_take_every_job():

@@ -57,6 +57,7 @@ def test_public_names():
         "read_cifar_binary",
         "read_csv",
         "read_idx",
+        "read_image",
         "read_image_folder",
         "read_npz",
         "train_val_test_split",

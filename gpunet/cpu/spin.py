@@ -16,7 +16,8 @@ from gpunet.cpu.jit import compiled, intrinsic
 TURNS = 20_000  # of a wait: some half a millisecond
 PASS = 100  # until who took a job has begun to compute: some microseconds
 WORD = ir.IntType(64)
-PAUSE = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}.get(platform.machine())
+X86, ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.isb", (15,))  # some tens of nanoseconds
+PAUSE = {"x86_64": X86, "AMD64": X86, "aarch64": ARM, "arm64": ARM}.get(platform.machine())
 
 
 def _pointer(builder, address):
@@ -49,8 +50,10 @@ def _pause(typingctx):
 
     def generate(context, builder, signature, args):
         if PAUSE:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(get_or_insert_function(builder.module, kind, PAUSE), [])
+            name, numbers = PAUSE
+            given = [ir.Constant(ir.IntType(32), number) for number in numbers]
+            kind = ir.FunctionType(ir.VoidType(), [each.type for each in given])
+            builder.call(get_or_insert_function(builder.module, kind, name), given)
         return context.get_dummy_value()
 
     return types.void(), generate

@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -117,6 +118,7 @@ class _Job:
         self.left, self.lock = count, threading.Lock()
         self.done = threading.Lock()
         self.done.acquire()
+        self.helping = 0  # workers that are inside
         self.error: BaseException | None = None
 
     def work(self) -> None:
@@ -133,6 +135,20 @@ class _Job:
                 if self.left == 0:
                     self.done.release()
             number = next(self.numbers)
+
+    def help(self) -> None:
+        """A worker's part."""
+        with self.lock:
+            self.helping += 1
+        self.work()
+        with self.lock:
+            self.helping -= 1
+
+    def end(self) -> None:
+        """No task begins any more; waits for those that workers are in. For interrupts, which may come at any place."""
+        self.count = 0
+        while self.helping:
+            time.sleep(1e-4)
 
 
 class _Pool:
@@ -161,13 +177,16 @@ class _Pool:
         from gpunet.cpu import spin
 
         self.local.inside = True
-        posts = 0
         while True:
-            spin.rest(self.done, self.resting, self.posts, posts, spin.TURNS if self.jobs.empty() else 0)
-            posts = self.counters[0]
+            called = True
+            while called:  # until there is a job, or it is time to sleep
+                # Read before the queue is looked at: a job that is put there after that comes with another number.
+                posts = self.counters[0]
+                turns = spin.TURNS if self.jobs.empty() else 0
+                called = spin.rest(self.done, self.resting, self.posts, posts, turns) and self.jobs.empty()
             job = self.jobs.get()
             self.counters[8] += 1  # at address self.taken
-            job.work()
+            job.help()
             del job  # the next may come late
 
     def hand_out(self, job: _Job, helpers: int) -> None:
@@ -187,7 +206,6 @@ class _Pool:
             if not job.left or not spin.watch(self.done, done, spin.TURNS):
                 break
         job.done.acquire()
-        job.task = None  # a worker may find the job in the queue later, and must not keep the arrays of its task alive
 
 
 _pool = _Pool()
@@ -235,11 +253,22 @@ def run(task: Task, count: int, blas: bool = False) -> None:
     if _pool.workers < helpers:
         _pool.start(helpers)
     job = _Job(task, count)
-    _pool.hand_out(job, helpers)
-    job.work()
-    _pool.wait(job)
-    if job.error is not None:
-        raise job.error
+    _pool.local.inside = True
+    try:
+        _pool.hand_out(job, helpers)
+        job.work()
+        _pool.wait(job)
+    except BaseException:  # an interrupt
+        job.end()
+        raise
+    finally:
+        _pool.local.inside = False
+        error, job.error, job.task = job.error, None, None  # a worker may find the job later: it must keep no arrays
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # which holds this frame: no cycle shall keep the arrays of the task
 
 
 def ranges(size: int, grain: int) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ VECTORS = 6  # sums side by side
 TALL, TAPS = DOTS
 SINGLE = 9  # taps at once, of a filter alone
 WORK = 2**20  # products of a task, about
+TERMS = 2**18  # of the sums of a task of grad_b at the least
 
 
 # ------------------------------------------------------------------------------------------------- forward and grad_x
@@ -273,7 +274,7 @@ def conv2d_grad_b_direct(gy):
     gy = contiguous(gy)
     N, F, OH, OW = gy.shape
     gb = empty((F,), gy.dtype)
-    flat, parts = gy.reshape(-1), threads.shares(F, max(1, cdiv(2**18, max(1, N * OH * OW))))
+    flat, parts = gy.reshape(-1), threads.shares(F, max(1, cdiv(TERMS, max(1, N * OH * OW))))
     lanes = registers()[0] // gy.itemsize
     threads.run(lambda k: conv2d_grad_b_direct_kernel(flat, *parts[k], F, N, OH * OW, gb, lanes), len(parts))
     return gb
