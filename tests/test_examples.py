@@ -80,7 +80,7 @@ def test_examples_run_and_print_what_their_docstring_shows(capsys, tmp_path, mon
     assert enough(module.main(**arguments))
     out, told = capsys.readouterr().out, module.__doc__ or ""
     assert re.search(rf"\$ python -m gpunet\.examples\.{name}\n    \S", told)  # and its output
-    if not name.startswith("own_"):
+    if not name.startswith("own_kernel"):
         assert drawn(name)
         assert out.endswith(f"\n{name}.png written\n")
         assert f"\n    {name}.png written\n" in told

@@ -8,7 +8,10 @@ ops, second derivatives work too::
     plain    inf    gradient [nan, nan]
     own op   1000.6932    gradient [0.5, 0.5]
     second derivative at a = b = 1: 0.25, from differences: 0.25
+    own_op.png written
 """
+
+import numpy as np
 
 import gpunet as gn
 
@@ -36,8 +39,8 @@ def plain(a, b):
     return gn.log(gn.exp(a) + gn.exp(b))
 
 
-def main() -> float:
-    """Prints both at 1000, and the second derivative at 1; returns the latter."""
+def main(path: str = "own_op.png") -> float:
+    """Prints both at 1000, and the second derivative at 1, and draws the gradients; returns that derivative."""
     for name, function in (("plain", plain), ("own op", LogAddExp.apply)):
         a, b = (gn.tensor(1000.0, requires_grad=True) for _ in range(2))
         y = function(a, b)
@@ -52,7 +55,24 @@ def main() -> float:
     (second,) = gn.grad(first, a)
     differences = (slope(1.001)[1] - slope(0.999)[1]) / 0.002
     print(f"second derivative at a = b = 1: {second.item():.4g}, from differences: {differences.item():.4g}")
+    draw(path)
+    print(f"{path} written")
     return second.item()
+
+
+def draw(path: str) -> None:
+    """dy/da at b = 0 for a from -10 to 120: the plain one ends where exp(a) leaves float32."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, function, style in (("own op", LogAddExp.apply, "-"), ("plain", plain, "--")):
+        a = gn.tensor(np.linspace(-10, 120, 300, dtype=np.float32), requires_grad=True)
+        slopes = gn.grad(function(a, gn.zeros(300)).sum(), a)[0]
+        axes.plot(a.detach().numpy(), slopes.numpy(), style, label=name)
+    axes.set(xlabel="a", ylabel="dy/da at b = 0", title="y = log(exp(a) + exp(b))")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
