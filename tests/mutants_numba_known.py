@@ -30,7 +30,7 @@ EXTRA: list[Case] = [
         names=("weight", "bias"),
     ),
     Case("matmul", "long", (normal(3, 70), normal(70, 5))),
-    Case("matmul", "long_batch", (normal(3, 5, 70), normal(3, 70, 4))),
+    Case("matmul", "long_batch", (normal(2, 3, 300), normal(2, 300, 4))),  # two parts of k for each of two matrices
     Case("conv2d", "many_filters", (normal(1, 20, 5, 5), normal(20, 20, 3, 3), normal(20))),
     *(_rounds(op, away) for op in ("relu", "leaky_relu")),
     *(_rounds(op) for op in ("sigmoid", "tanh", "gelu", "softplus", "dropout")),
@@ -63,6 +63,12 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "var < nought -> var <= nought",
     ): "a variance of 0 becomes 0",
     ("conv2d_numba_cuda", "own[j] = oy", "off by one", "1 -> 2"): "any number below 0 says outside",
+    (
+        "matmul_numba_cuda",
+        "one_tile(a, b, of_a, of_b, 0, K, a_col, b_row)",
+        "arguments exchanged",
+        "one_tile(a, b, of_a, of_b, 0, K, a_col, b_row) -> one_tile(a, b, of_a, of_b, 0, K, b_row, a_col)",
+    ): "both are multiplied by the k that the sums begin with, 0",
     ("elementwise_numba", "p += 2 * step", "stride", "2 * step -> step"): "packs are computed again, to the same",
     ("philox_numba", "grown(k", "arguments exchanged", "grown(k0, W0_64) -> grown(W0_64, k0)"): "a sum",
     ("philox_numba", "grown(k", "arguments exchanged", "grown(k1, W1_64) -> grown(W1_64, k1)"): "a sum",

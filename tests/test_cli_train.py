@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gpunet import cli, io
-from gpunet.train import Trainer
+from gpunet.train import EarlyStopping, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ["train", "--model", "softmax_regression", "--data", "digits8", "--limit", "60"]
@@ -42,11 +42,12 @@ def test_train_prints_epochs_and_the_test(capsys, tmp_path):
     assert status == 0
     lines = out.splitlines()
     assert lines[0].startswith("softmax_regression (650 parameters) on digits8 (60 images), cpu: adam, lr 0.01")
-    assert [line.split("  ")[0] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2", "test"]
+    assert [line.split("  ")[0] for line in lines[1:-1]] == ["epoch 1/2", "epoch 2/2", "test"]
     result = json.loads((tmp_path / "run.json").read_text())
     assert result["settings"]["epochs"] == 2
     assert result["test_images"] == 60
-    assert f"accuracy {result['test']['accuracy']:.4f}" in lines[-1]
+    assert f"accuracy {result['test']['accuracy']:.4f}" in lines[-2]
+    assert lines[-1] == "no curves drawn; --curves FILE.png draws them, --save FILE does so beside the model"
     assert ran(capsys, *words[:-2], "--quiet") == (0, "", "")
 
 
@@ -121,7 +122,7 @@ def test_early_stopping_is_told_and_is_no_error(capsys):
     words = [*TRAIN, "--limit", "200", "--epochs", "50", "--lr", "1", "--early-stop", "1", "--validation", "0.3"]
     status, out, err = ran(capsys, *words)
     assert (status, err) == (0, "")
-    told, best, test = out.splitlines()[-3:]
+    told, best, test, _ = out.splitlines()[-4:]
     assert told.startswith("ended early: val_loss has not improved since epoch ")
     assert best == f"the weights are those of epoch {told.split()[-1]}, the best by val_loss"
     assert test.startswith("test  loss ")
@@ -153,6 +154,7 @@ def test_without_matplotlib_a_run_is_told_so_once_and_refused_only_where_curves_
     assert err == "gpunet: note: no curves are drawn without matplotlib; pip install 'gpunet[plot]'\n"
     assert "run.png" not in out
     assert ran(capsys, *words)[2] == ""
+    assert "no curves drawn" not in out
     assert ran(capsys, *words, "--save", str(tmp_path / "run.safetensors"), "--quiet") == (0, "", "")
     status, out, err = ran(capsys, *words, "--curves", str(tmp_path / "curves.png"))
     assert (status, out) == (1, "")
@@ -192,6 +194,75 @@ def test_ctrl_c_in_training_ends_with_130_and_says_how_to_go_on(capsys, tmp_path
     assert words == ["train", "--resume", str(file)]
     result = json.loads(ran(capsys, *words, "--epochs", str(epochs + 2), "--json", "-")[1])
     assert result["epochs"] == list(range(epochs + 2))
+
+
+def pressed(monkeypatch: Any, epoch: int) -> None:
+    """Ctrl-C before the first batch of that epoch."""
+    begin = EarlyStopping.on_batch_begin
+
+    def press(self: Any, batch: int, logs: Any = None) -> None:
+        if len(self.trainer.history) == epoch:
+            raise KeyboardInterrupt
+        begin(self, batch, logs)
+
+    monkeypatch.setattr(EarlyStopping, "on_batch_begin", press)
+
+
+def test_ctrl_c_in_the_first_epoch_of_a_run_that_goes_on_names_the_file_that_has_it(capsys, tmp_path, monkeypatch):
+    words = [*TRAIN, "--early-stop", "9", "--validation", "0.5", "--quiet"]
+    file, other = str(tmp_path / "a run"), str(tmp_path / "other")
+    assert ran(capsys, *words, "--epochs", "2", "--save", file)[0] == 0
+    pressed(monkeypatch, 2)
+    status, _, err = ran(capsys, "train", "--quiet", "--resume", file, "--epochs", "3")
+    told = f"gpunet: interrupted; {file} holds 2 of 3 epochs; go on with: gpunet train --resume '{file}' --epochs 3"
+    assert (status, err) == (130, f"{told}\n")
+    status, _, err = ran(capsys, "train", "--quiet", "--resume", file, "--epochs", "3", "--save", other)
+    assert (status, err) == (130, f"{told} --save {other}\n")
+    monkeypatch.undo()
+    told = shlex.split(err.partition("go on with: gpunet ")[2])
+    assert json.loads(ran(capsys, *told, "--json", "-")[1])["epochs"] == [0, 1, 2]
+    assert ran(capsys, "train", "--resume", other)[2].endswith(
+        "got 3 with 3 done in '" + other + "'; ask for more epochs\n"
+    )
+
+
+def test_a_disk_that_is_full_after_the_last_epoch_is_1_and_the_command_told_brings_the_test(
+    capsys, tmp_path, monkeypatch
+):
+    words = [*TRAIN, "--limit", "200", "--epochs", "8", "--lr", "1", "--early-stop", "50", "--validation", "0.3"]
+    file, save = str(tmp_path / "run"), Trainer.save
+    whole = json.loads(ran(capsys, *words, "--json", "-")[1])
+
+    def full(self: Any, path: Any, **metadata: Any) -> None:
+        if metadata["ended"] is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, path, **metadata)
+
+    monkeypatch.setattr(Trainer, "save", full)
+    status, _, err = ran(capsys, *words, "--save", file, "--quiet")
+    assert status == 1
+    command = f"gpunet train --resume {file}"
+    assert err.endswith(f"; {file} holds all epochs; put the best weights in and test them with: {command}\n")
+    monkeypatch.undo()
+    result = json.loads(ran(capsys, *shlex.split(command)[1:], "--json", "-")[1])
+    assert (result["test"], result["best_epoch"]) == (whole["test"], whole["best_epoch"])
+
+
+def test_ctrl_c_in_the_test_says_that_the_rest_is_kept(capsys, tmp_path, monkeypatch):
+    def press(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "evaluate", press)
+    told = f"gpunet: interrupted; {tmp_path / 'run'} holds all of it but the test\n"
+    stopped = ["--limit", "200", "--epochs", "50", "--lr", "1", "--early-stop", "1", "--validation", "0.3"]
+    for more in (["--epochs", "1"], stopped):
+        assert ran(capsys, *TRAIN, *more, "--save", str(tmp_path / "run"), "--quiet") == (130, "", told)
+
+
+def test_the_help_says_when_curves_are_drawn(capsys):
+    status, out, _ = ran(capsys, "train", "--help")
+    assert status == 0
+    assert "a png beside the file of --save or --resume, and with none of the three nothing" in " ".join(out.split())
 
 
 # ------------------------------------------------------------------------------------------------------- settings

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import gpunet as gn
 from gpunet import cli, io, nn
+from gpunet.errors import DataError
 from gpunet.train.runs import Run
 from gpunet.train.trained import Trained
 
@@ -197,6 +199,64 @@ def test_what_is_no_checkpoint_of_a_run_is_refused(capsys, tmp_path, model):
     cut = tmp_path / "cut"
     cut.write_bytes(model.read_bytes()[:-100])
     assert "truncated" in ran(capsys, tmp_path / "a.npy", "--model", cut)[2]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"settings": {"model": []}}, "the model must be one of reference_cnn, .*, got '\\[\\]'"),
+        ({"settings": {"model": None}}, "the model must be one of reference_cnn"),
+        ({"settings": []}, "must be a checkpoint of `gpunet train --save`, got one whose record holds "),
+        ({"settings": {"model": "lenet5"}, "shape": [1, 4, 4]}, "must be of this model"),
+        ({"classes": []}, "must be a checkpoint of"),
+        ({"classes": [["0"]] * 10}, "must be a checkpoint of"),
+        ({"classes": "0123456789"}, "must be a checkpoint of"),
+        ({"classes": ["x"] * 20_000}, "must be a checkpoint of"),
+        (
+            {"classes": ["x"] * 9},
+            r"softmax_regression of images \(1, 8, 8\) and 9 classes, .* is \(9, 64\), got \[10, 64\]",
+        ),
+        ({"shape": [1, 8, 8.0]}, "must be a checkpoint of"),
+        ({"shape": [1, 8, -8]}, "must be a checkpoint of"),
+        ({"shape": [1, 20_000, 20_000]}, "must be of this model"),
+        ({"shape": [1, 10**7, 10**7]}, "must be of this model"),
+    ],
+)
+def test_a_hostile_record_is_refused_before_a_model_is_made(tmp_path, monkeypatch, record, message):
+    for name in nn.MODELS:
+        monkeypatch.setitem(nn.MODELS, name, lambda *args: pytest.fail("a model was made"))
+    good = {"settings": {"model": "softmax_regression"}, "classes": list("0123456789"), "shape": [1, 8, 8]}
+    io.save(tmp_path / "hostile", nn.SoftmaxRegression(64, 10), **{**good, **record})
+    with pytest.raises(DataError, match=f"/hostile'.*{message}"):
+        Trained(tmp_path / "hostile")
+
+
+def test_images_too_small_for_the_model_are_a_damaged_record(tmp_path):
+    record = {"settings": {"model": "lenet5"}, "classes": list("0123456789"), "shape": [1, 4, 4]}
+    io.save(tmp_path / "small", {**nn.LeNet5().state_dict(), "7.weight": np.zeros((120, 16), np.float32)}, **record)
+    with pytest.raises(DataError, match=r"/small': its record must be .* image_size must be at least 12"):
+        Trained(tmp_path / "small")
+
+
+@pytest.mark.parametrize("name", sorted(nn.MODELS))
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 13, 33)])
+def test_the_layer_that_hangs_on_the_size_is_known_of_every_model(tmp_path, name, shape):
+    made = nn.MODELS[name](shape, 7)
+    record = {"settings": {"model": name}, "classes": list("abcdefg"), "shape": list(shape)}
+    io.save(tmp_path / "a", made, **record)
+    assert Trained(tmp_path / "a").probabilities(np.zeros((2, *shape), np.float32)).shape == (2, 7)
+
+
+def test_metadata_that_are_no_values_by_name_are_refused(tmp_path):
+    net = nn.SoftmaxRegression(64, 10)
+    io.save(tmp_path / "a", net, note=3)
+    with safetensors.safe_open(tmp_path / "a", "numpy") as content:
+        arrays, text = {k: content.get_tensor(k) for k in list(content.keys())}, content.metadata()["gpunet"]
+    for k, odd in enumerate(('{"$tuple": []}', '{"$items": [[1, 2]]}')):
+        assert '{"note": 3}' in text
+        safetensors.numpy.save_file(arrays, tmp_path / f"b{k}", {"gpunet": text.replace('{"note": 3}', odd)})
+        with pytest.raises(DataError, match=f"/b{k}'"):
+            Trained(tmp_path / f"b{k}")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet import data, nn, optim
+from gpunet import data, nn, optim, random
 from gpunet import functional as F
 from gpunet.errors import ArgumentError, DTypeError, ShapeError
 from gpunet.train import Trainer
@@ -143,3 +143,38 @@ def test_labels_that_count_nothing_are_no_error():
 def test_labels_in_a_loader_are_looked_at_too():
     with pytest.raises(ArgumentError, match="got 3 at sample 0"):
         fit(trainer(), data.DataLoader((X, np.full(40, 3)), 8))
+
+
+@pytest.mark.parametrize("given", ["arrays", "loader"])
+@pytest.mark.parametrize("what", ["label", "shape", "text"])
+def test_augmented_data_are_looked_at_before_training_too(given, what):
+    def turned(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return x[:, :5] if what == "shape" else x + rng.standard_normal(x.shape, np.float32)
+
+    y = {"label": np.where(np.arange(40) == 39, 3, Y), "shape": Y, "text": Y.astype(str)}[what]
+    error, message = {
+        "label": (ArgumentError, "y must be labels from 0 to 2, .*, got 3 at sample 39"),
+        "shape": (ShapeError, r"x must hold samples that the model takes, got some of shape \(5,\)"),
+        "text": (DTypeError, "y must be integers or floats"),
+    }[what]
+    net = model()
+    before, order = bits(net), random.get_state()
+    batches = (X, y) if given == "arrays" else (data.DataLoader((X, y), 8, augment=turned, seed=1),)
+    with pytest.raises(error, match=message):
+        fit(trainer(net), *batches, augment=turned if given == "arrays" else None)
+    assert bits(net) == before
+    assert given == "arrays" or str(random.get_state()) == str(order)
+
+
+def test_an_augmentation_that_needs_a_batch_is_no_error():
+    def mixed(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return (x + x[[*range(1, len(x)), 0]]) / 2 if x[1] is not None else x
+
+    assert fit(trainer(), X, Y, augment=mixed).last["loss"] > 0
+
+
+def test_bytes_that_augmentation_makes_floats_are_no_error():
+    def scaled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return x.astype(np.float32) / 255
+
+    assert fit(trainer(), data.DataLoader(((X > 0).astype(np.uint8), Y), 8, augment=scaled)).last["loss"] > 0

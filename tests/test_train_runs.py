@@ -83,6 +83,52 @@ def test_a_run_that_is_over_may_be_made_longer_from_its_last_weights(tmp_path):
         Run({}, resume=tmp_path / "half")
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_disk_that_is_full_after_the_last_epoch_loses_neither_weights_nor_test(tmp_path, monkeypatch, stops):
+    settings = {**SMALL, "limit": 200, "lr": 1.0, "validation": 0.3}
+    settings |= {"early_stop": 2, "epochs": 50} if stops else {"early_stop": 50, "epochs": 8}
+    whole = Run(settings, save=tmp_path / "whole").train(verbose=0)
+    assert whole["best_epoch"] < whole["epochs"][-1]
+    run = Run(settings, save=tmp_path / "a")
+
+    def full(reason: str | None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run.checkpoint, "finish", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.train(verbose=0)
+    assert not run.finished
+    assert not np.array_equal(weights(tmp_path / "a", settings), weights(tmp_path / "whole", settings))
+    again, begun = Run({}, resume=tmp_path / "a"), []
+    again.callbacks.append(LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch)))
+    assert same(again.train(verbose=0), whole)
+    assert not begun
+    assert again.finished
+    assert np.array_equal(weights(tmp_path / "a", settings), weights(tmp_path / "whole", settings))
+    with pytest.raises(ArgumentError, match="one that ended: val_loss" if stops else "more than what is done already"):
+        Run({}, resume=tmp_path / "a")
+    if not stops:  # and it can be made longer from its last weights, as one that was never in trouble
+        longer = [Run({"epochs": 10}, resume=tmp_path / name).train(verbose=0) for name in ("a", "whole")]
+        assert same(*longer)
+
+
+def test_fewer_epochs_than_are_done_are_refused_whether_it_is_finished_or_not(tmp_path):
+    run = Run({**SMALL, "early_stop": 50}, save=tmp_path / "a")
+    interrupted(run, epoch=2)
+    with pytest.raises(ArgumentError, match="epochs must be more than what is done already, got 1 with 2 done"):
+        Run({"epochs": 1}, resume=tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["schedule", "lr", "model", "epochs"])
+def test_a_record_that_lacks_a_setting_is_damaged(tmp_path, name):
+    run = Run({**SMALL, "epochs": 1}, save=tmp_path / "a")
+    run.train(verbose=0)
+    for value in (None, []):
+        run.trainer.save(tmp_path / "b", settings={**run.settings, name: value}, ended=None)
+        with pytest.raises(DataError, match=r"/b' must be a checkpoint .* with settings that no run has: .*" + name):
+            Run({}, resume=tmp_path / "b")
+
+
 def test_dropout_and_batch_norm_go_on_too(tmp_path):
     cnn = {"model": "reference_cnn", "data": "digits8", "limit": 16, "batch_size": 8, "dropout": 0.4}
     whole = Run({**cnn, "epochs": 2}).train(verbose=0)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from gpunet.bench.peers import networks
+from gpunet.cpu.threads import get_num_threads
 from rich.console import Console
 from rich.table import Table
 
-from gpunet import cpu
 from gpunet.train.recipes import OPTIMIZERS
 from gpunet.train.runs import Run
 from gpunet.train.schedules import LAYOUT, SCHEDULES
@@ -45,7 +45,7 @@ def theirs(run: Run) -> float:
     model.load_state_dict(dict(zip(model.state_dict(), map(torch.from_numpy, state), strict=True)))
     kind = getattr(torch.optim, OPTIMIZERS[s["optimizer"]].kind)
     rule = kind(model.parameters(), lr=s["lr"], weight_decay=s["weight_decay"])
-    schedule = _schedule(s, rule, len(run.loader))
+    schedule, each_batch = _schedule(s, rule, len(run.loader)), s["schedule"] == "one_cycle"
     torch.manual_seed(s["seed"])
     model.train()
     for _ in range(s["epochs"]):
@@ -53,9 +53,9 @@ def theirs(run: Run) -> float:
             rule.zero_grad()
             torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
             rule.step()
-            if s["schedule"] == "one_cycle":
+            if schedule is not None and each_batch:
                 schedule.step()
-        if s["schedule"] != "one_cycle" and schedule is not None:
+        if schedule is not None and not each_batch:
             schedule.step()
     return _judged(model, *run.images.test)
 
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if unknown := set(given.runs) - set(RUNS):
         parser.error(f"RUN must be one of {', '.join(RUNS)}, got {', '.join(sorted(unknown))}")
-    torch.set_num_threads(cpu.threads.get_num_threads())
+    torch.set_num_threads(get_num_threads())
     found = [compare(name, seed) for name in given.runs or RUNS for seed in given.seeds]
     table = Table("run", "seed", "gpunet", "PyTorch", "seconds", "seconds there", title="accuracy on the test images")
     for each in found:

@@ -16,7 +16,8 @@ from gpunet.errors import ArgumentError, BackendUnavailableError, GpunetError
 FILES = {
     "save": "write a checkpoint after each epoch; `gpunet predict --model FILE` reads it",
     "resume": "go on from a checkpoint with its settings, up to --epochs, and write it on unless --save says where",
-    "curves": "draw loss and accuracy as png, svg or pdf at the end (beside --save)",
+    "curves": "draw loss and accuracy at the end, as png, svg or pdf; without it a png beside the file of --save or "
+    "--resume, and with none of the three nothing",
     "csv": "write a line for each epoch",
 }
 INSTALL = "pip install 'gpunet[plot]'"
@@ -145,12 +146,17 @@ def _how_to_go_on(run: Any) -> str:
     """What is kept of a run that ended in the middle, in words."""
     if run.save is None:
         return "nothing is kept of it without --save FILE"
+    if run.finished:
+        return f"{run.save} holds all of it but the test"
     if not run.kept:
         return "no epoch was done, so nothing is kept"
-    if run.kept == run.settings["epochs"]:
-        return f"{run.save} holds all of it but the test"
-    total, command = run.settings["epochs"], f"gpunet train --resume {shlex.quote(str(run.save))}"
-    return f"{run.save} holds {run.kept} of {total} epochs; go on with: {command}"
+    total, file = run.settings["epochs"], run.save if run.begun else run.resume
+    words = ["gpunet", "train", "--resume", str(file)]
+    if not run.begun:  # the file knows nothing of what this run was told
+        words += ["--epochs", str(total)] + (["--save", str(run.save)] if str(run.save) != str(file) else [])
+    if run.kept == total:
+        return f"{file} holds all epochs; put the best weights in and test them with: {shlex.join(words)}"
+    return f"{file} holds {run.kept} of {total} epochs; go on with: {shlex.join(words)}"
 
 
 def _ended(args: argparse.Namespace, run: Any, result: dict[str, Any], picture: Path | None) -> int:
@@ -172,6 +178,8 @@ def _ended(args: argparse.Namespace, run: Any, result: dict[str, Any], picture: 
         plot.curves(run.history, picture, title=f"{settings['model']} on {settings['data']}")
         if not silent(args):
             sys.stdout.write(f"{picture} written\n")
+    elif run.save is None and not silent(args):
+        sys.stdout.write("no curves drawn; --curves FILE.png draws them, --save FILE does so beside the model\n")
     if result["diverged"]:
         sys.stderr.write(f"gpunet: error: train: {result['stopped']}; try a lower --lr\n")
         return 1

@@ -87,6 +87,12 @@ def load(path: AnyPath, model: Any, optimizer: Any = None, include_top: bool = T
     return _unpack("load", file, arrays, text, model, optimizer)
 
 
+def need_same(op: str, path: AnyPath, model: Any, optimizer: Any) -> None:
+    """Refuses the file that :func:`load` would refuse for this model and optimiser; all is then as it was before."""
+    file, arrays, text = _read(op, path, prefix="")
+    _unpack(op, file, arrays, text, model, optimizer, keep=False)
+
+
 def _top(model: Any, optimizer: Any) -> str:
     """What the names of the parameters begin with that ``include_top=False`` leaves alone."""
     if optimizer is not None:
@@ -108,7 +114,11 @@ def load_metadata(path: AnyPath) -> dict[str, Any]:
         DataError, FileNotFoundError: as in :func:`load`.
     """
     file, arrays, text = _read("load_metadata", path, prefix=METADATA)
-    return {} if text is None else tree.decode(container.parse("load_metadata", file, text)["metadata"], arrays)
+    found = {} if text is None else tree.decode(container.parse("load_metadata", file, text)["metadata"], arrays)
+    if not isinstance(found, dict):
+        got = type(found).__name__
+        raise DataError(f"load_metadata: {str(file)!r}: the metadata must be values by name, got a {got}; damaged?")
+    return found
 
 
 def _read(op: str, path: AnyPath, prefix: str) -> tuple[Path, dict[str, np.ndarray], str | None]:
@@ -212,8 +222,9 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def _unpack(
-    op: str, file: Path, arrays: dict[str, np.ndarray], text: str | None, model: Any, optimizer: Any
+    op: str, file: Path, arrays: dict[str, np.ndarray], text: str | None, model: Any, optimizer: Any, keep: bool = True
 ) -> dict[str, Any]:
+    """Puts the file's content where it belongs, or with ``keep=False`` only looks whether it fits; the metadata."""
     record = container.parse(op, file, text) if text is not None else {}
     weights = {name: array for name, array in arrays.items() if not name.startswith((OPTIMIZER, METADATA))}
     saved = record.get("optimizer")
@@ -221,17 +232,24 @@ def _unpack(
         raise DataError(f"{op}: {str(file)!r} must hold an optimiser's state, got weights alone; pass no optimizer")
     before = random.get_state()
     old = None if optimizer is None else optimizer.state_dict()
+    fits = False
     try:
         metadata = tree.decode(record.get("metadata", {}), arrays)
         if optimizer is not None:
             random.set_state(tree.decode(record.get("random"), {}))
             optimizer.load_state_dict(tree.decode(saved, arrays))
-        model.load_state_dict(weights)
+        if keep:
+            model.load_state_dict(weights)
+        else:
+            model._matched(weights)
+        fits = True
     except (GpunetError, ValueError, TypeError, KeyError, AttributeError) as error:
-        random.set_state(before)
-        if optimizer is not None:
-            optimizer.load_state_dict(old)
         raise DataError(f"{op}: {str(file)!r} must be of this model and optimiser, got: {error}") from error
+    finally:
+        if not (fits and keep):
+            random.set_state(before)
+            if optimizer is not None:
+                optimizer.load_state_dict(old)
     return metadata
 
 

@@ -331,6 +331,15 @@ class Module:
         Raises:
             ArgumentError: names or shapes do not match. The message lists all of them, and nothing was changed.
         """
+        report, values = self._matched(state, strict)
+        own = self._state()
+        for name, value in values.items():
+            own[name].data[...] = own[name].device.asarray(value, own[name].dtype)
+            own[name]._bump("load_state_dict")
+        return report
+
+    def _matched(self, state: Any, strict: bool = True) -> tuple[KeyReport, dict[str, Any]]:
+        """What ``load_state_dict`` would leave out and what it would copy, once all of it fits; nothing is changed."""
         op = f"{type(self).__name__}.load_state_dict"
         if not hasattr(state, "items"):
             raise ArgumentError(f"{op}: state must be a mapping of names to tensors, got {type(state).__name__}")
@@ -351,10 +360,7 @@ class Module:
             remedy = "; strict=False passes over missing and unexpected names" if report != ([], []) and strict else ""
             found = f"got {len(problems)} difference{'s'[: len(problems) > 1]}; nothing was changed{remedy}"
             raise ArgumentError(f"{op}: the state must match the module, {found}:\n  {listed}")
-        for name, value in values.items():
-            own[name].data[...] = own[name].device.asarray(value, own[name].dtype)
-            own[name]._bump("load_state_dict")
-        return report
+        return report, values
 
     # -- the rest ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet import devices, functional, nn
+from gpunet.data import DataLoader
 from gpunet.devices import Device
 from gpunet.errors import ArgumentError, DTypeError, ShapeError
 from gpunet.tensor import Tensor
@@ -69,13 +70,32 @@ def _need_images(op: str, x: np.ndarray, layer: str, channels: int) -> None:
 def pair(op: str, model: Any, x: Any, y: Any) -> Pair:
     """Samples and as many targets, at least one."""
     x, y = samples(op, model, x), host(y)
+    need_targets(op, x, y)
+    return x, y
+
+
+def need_targets(op: str, x: np.ndarray, y: np.ndarray) -> None:
+    """A number for each sample, and at least one sample."""
     if y.ndim < 1 or len(x) != len(y):
         raise ShapeError(f"{op}: y must have one target for each sample of x, got x {x.shape} and y {y.shape}")
     if not len(x):
         raise ArgumentError(f"{op}: x must hold at least one sample, got shape {x.shape}")
     if y.dtype.kind not in "fiub":
         raise DTypeError(f"{op}: y must be integers or floats, got {y.dtype}")
-    return x, y
+
+
+def first_sample(loader: DataLoader) -> np.ndarray | None:
+    """The first sample as the model will see it; None where augmentation cannot take one alone.
+
+    Augmentation draws from a generator of its own here, so that the run's numbers are those without this look.
+    """
+    x = loader.x[:1]
+    if loader.augment is None:
+        return x
+    try:
+        return np.asarray(loader.augment(x.copy(), np.random.Generator(np.random.Philox(0))))
+    except Exception:  # anyone's function; the run shows the error at the batch it belongs to
+        return None
 
 
 def tried(op: str, model: Any, sample: Tensor) -> Any:

@@ -24,6 +24,7 @@ from gpunet.train.state import KEY
 from gpunet.train.trainer import Trainer
 
 Pair = tuple[np.ndarray, np.ndarray]
+DONE = "all its epochs are done"  # why a run ended that nothing cut short
 JUDGED = 256  # images at a time where the test images are judged
 
 
@@ -50,7 +51,7 @@ class Run:
         save: checkpoint file, written after each epoch and at the end; None writes none, or goes on with the one of
             ``resume``.
         resume: checkpoint file to go on from, up to ``epochs`` in all. The result is that of a run without the pause,
-            bit for bit.
+            bit for bit. A run with early stopping that was interrupted after its last epoch gets its best weights.
         csv: file with a line for each epoch, or None.
 
     Attributes:
@@ -72,6 +73,7 @@ class Run:
 
     def __init__(self, given: Mapping[str, Any], save: Any = None, resume: Any = None, csv: Any = None) -> None:
         self.settings = s = settings_of(given, resume)
+        self._before = 0 if resume is None else _kept(resume)[1]
         self.save, self.resume = resume if save is None else save, resume
         for name, file in (("save", self.save), ("csv", csv)):
             _need_place(name, file)
@@ -111,9 +113,21 @@ class Run:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
+    def begun(self) -> bool:
+        """Whether the file of ``save`` has an epoch of this run."""
+        return self.checkpoint is not None and self.checkpoint.epochs > 0
+
+    @property
     def kept(self) -> int:
-        """Epochs whose state is in the file of ``save``; 0 before the first."""
-        return 0 if self.checkpoint is None else self.checkpoint.epochs
+        """Epochs whose state is in the file of ``save``, or until that is written in that of ``resume``."""
+        return self.checkpoint.epochs if self.checkpoint is not None and self.begun else self._before
+
+    @property
+    def finished(self) -> bool:
+        """Whether the file of ``save`` has all epochs, and the weights that are to be used."""
+        if self.checkpoint is None or self.settings["early_stop"] is not None:
+            return self.checkpoint is not None and self.checkpoint.finished
+        return self.checkpoint.epochs == self.settings["epochs"]
 
     def title(self) -> str:
         """What is about to be trained, in a line."""
@@ -143,7 +157,7 @@ class Run:
             )  # fmt: skip
         diverged = not all(math.isfinite(value) for value in history.last.values())
         if self.checkpoint is not None and not diverged and s["early_stop"] is not None:
-            self.checkpoint.finish(history.stopped)
+            self.checkpoint.finish(history.stopped or DONE)
         judge = Trainer(self.model, self.trainer.optimizer, "cross_entropy")  # without smoothing or penalties
         return {
             "settings": s,
@@ -168,7 +182,7 @@ class Checkpoint(ModelCheckpoint):
 
     def __init__(self, file: Any, record: dict[str, Any]) -> None:
         super().__init__(str(file).replace("{", "{{").replace("}", "}}"), metadata={**record, "ended": None})
-        self.file, self.epochs = file, 0
+        self.file, self.epochs, self.finished = file, 0, False
 
     def on_checkpoint(self) -> None:
         """Writes when an epoch is over, and counts it."""
@@ -176,9 +190,10 @@ class Checkpoint(ModelCheckpoint):
         super().on_checkpoint()
         self.epochs = self._epoch + 1 if due else self.epochs
 
-    def finish(self, reason: str | None) -> None:
-        """Writes the file once more: early stopping has put the best weights back, and a run may be over."""
+    def finish(self, reason: str) -> None:
+        """Writes the file once more: early stopping has put the best weights back, and the run is over."""
         self.trainer.save(self.file, **{**self.metadata, "ended": reason})
+        self.finished = True
 
 
 class LastWeights(Callback):
@@ -224,11 +239,13 @@ def settings_of(given: Mapping[str, Any], resume: Any = None) -> dict[str, Any]:
             why = f" with schedule {kept['schedule']}, which is laid out over them" if name == "epochs" else ""
             need = f"{shown(name)} must be that of the run which goes on{why}, {kept.get(name)!r}"
             raise ArgumentError(f"train: {need}, got {value!r}; leave it out")
-    if ended:
+    if ended not in (None, DONE):
         got = f"one that ended: {ended}"
         raise ArgumentError(f"train: {str(resume)!r} must be of a run that can go on, got {got}; begin a new one")
     settings = completed({**kept, **given})
-    if epoch >= settings["epochs"]:
+    # After the last epoch a run with early stopping still has the best weights to put in, unless the file says DONE.
+    waits = ended is None and settings["early_stop"] is not None and epoch == settings["epochs"]
+    if epoch >= settings["epochs"] and not waits:
         got = f"{settings['epochs']} with {epoch} done in {str(resume)!r}"
         raise ArgumentError(f"train: epochs must be more than what is done already, got {got}; ask for more epochs")
     return settings
@@ -242,10 +259,14 @@ def _kept(file: Any) -> tuple[dict[str, Any], int, Any]:
     need = f"train: {str(file)!r} must be a checkpoint of a training run"
     if not isinstance(kept, dict) or set(kept) != set(OPTIONS) or not isinstance(epoch, int):
         raise DataError(f"{need}, got one without its settings; `gpunet train --save FILE` writes them")
+    plain = {**kept, "device": "cpu"}  # its own device may not be here
     try:
-        completed({**kept, "device": "cpu"})  # its own device may not be here
+        whole = completed(plain)
     except ArgumentError as error:
         raise DataError(f"{need}, got one with settings that no run has: {error}") from None
+    lost = [name for name in plain if plain[name] != whole[name]]
+    if lost:
+        raise DataError(f"{need}, got one with settings that no run has: {', '.join(lost)}")
     return kept, epoch, metadata.get("ended")
 
 

@@ -1,5 +1,6 @@
 """How far a run is: what a checkpoint keeps beside the model, the optimiser and the random state."""
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ class RunState:
 
         Raises:
             DataError: it holds none, or a damaged one.
-            ArgumentError: the run that goes on had other settings or callbacks.
+            ArgumentError: the run that goes on had other settings, callbacks or data.
         """
         kept = io.load_metadata(file).get(KEY)
         if not isinstance(kept, dict) or set(kept) != set(self.state_dict()):
@@ -111,15 +112,22 @@ class RunState:
                 got = f"{mine!r} instead of {kept['settings'].get(name)!r}"
                 raise ArgumentError(f"fit: {name} must be that of the run which goes on, got {got}")
         self.calls.matched(kept["callbacks"])
+        copy.copy(self.loader).load_state_dict(kept["loader"])  # each of these says what is wrong
+        _history(kept)
+        Tally().load_state_dict(kept["tally"])
         return kept
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
         """Goes on from what :meth:`read` gave; the history stays the same object."""
         self.loader.load_state_dict(kept["loader"])
-        history = {**kept["history"], "batch_losses": kept["history"]["batch_losses"].tolist()}
-        self.history.__dict__.update(vars(History.from_dict(history)))
+        self.history.__dict__.update(vars(_history(kept)))
         self.begin_epoch(kept["epoch"])
         self.batch, self._spent = kept["batch"], kept["seconds"]
         self.tally.load_state_dict(kept["tally"])
         for callback, state in self.calls.matched(kept["callbacks"]):
             callback.load_state_dict(state)
+
+
+def _history(kept: dict[str, Any]) -> History:
+    """The epochs that are over, out of a kept state."""
+    return History.from_dict({**kept["history"], "batch_losses": kept["history"]["batch_losses"].tolist()})

@@ -1,5 +1,6 @@
 """A trained model out of the checkpoint of a run, and the images it is asked about."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,22 @@ import numpy as np
 from gpunet import devices, functional, io, nn
 from gpunet.data import read_image
 from gpunet.data.readers.image import FORMATS, MAX_PIXELS, need_pillow
-from gpunet.errors import DataError
+from gpunet.errors import ArgumentError, DataError
 from gpunet.io.container import need_file
 from gpunet.modes import no_grad
 from gpunet.train.inputs import to_tensor
 
 COLOURS = {1: "L", 3: "RGB"}  # channels -> mode of the images
+MAX_CLASSES = 10_000
+
+#: Model by name -> the layer whose size the image decides, and (OUT, IN) of its weight for (C, H, W) and the classes.
+#: A file that holds it is as large as the model, so a record cannot ask for more memory than its file has weights.
+DENSE: dict[str, tuple[str, Callable[..., tuple[int, int]]]] = {
+    "reference_cnn": ("classifier.1.weight", lambda c, h, w, k: (512, 25 * -(-h // 8) * -(-w // 8))),
+    "lenet5": ("7.weight", lambda c, h, w, k: (120, 16 * ((h // 2 - 4) // 2) * ((w // 2 - 4) // 2))),
+    "mlp": ("1.weight", lambda c, h, w, k: (128, c * h * w)),
+    "softmax_regression": ("1.weight", lambda c, h, w, k: (k, c * h * w)),
+}
 
 
 @dataclass(frozen=True)
@@ -41,23 +52,30 @@ class Trained:
         shape: (C, H, W) of the images it takes.
 
     Raises:
-        DataError: the file is no checkpoint, is damaged, or has no record of its training.
+        DataError: the file is no checkpoint, is damaged, or has no record of its training, or one of another model than
+            its weights are. A model is made only once they are known to fit.
         FileNotFoundError: there is no such file.
     """
 
     def __init__(self, file: Any, device: Any = None) -> None:
         metadata = io.load_metadata(file)
         settings, classes, shape = (metadata.get(name, ()) for name in ("settings", "classes", "shape"))
-        if not (isinstance(settings, dict) and isinstance(classes, list) and _is_shape(shape)):
-            got = f"one whose record holds {', '.join(metadata)}" if metadata else "one without any record"
+        if not (isinstance(settings, dict) and _are_names(classes) and _is_shape(shape)):
+            holds = ", ".join(map(str, metadata))[:200]
+            got = f"one whose record holds {holds}" if metadata else "one without any record"
             raise DataError(f"predict: {str(file)!r} must be a checkpoint of `gpunet train --save`, got {got}")
-        if settings.get("model") not in nn.MODELS:
+        name = settings.get("model")
+        if not isinstance(name, str) or name not in nn.MODELS:
             need = f"the model must be one of {', '.join(nn.MODELS)}"
-            raise DataError(f"predict: {str(file)!r}: {need}, got {settings.get('model')!r}")
-        self.classes, self.shape = tuple(map(str, classes)), tuple(shape)
-        self.name, self.data = settings["model"], settings.get("data")
+            raise DataError(f"predict: {str(file)!r}: {need}, got {str(name)[:80]!r}")
+        self.classes, self.shape = tuple(classes), tuple(shape)
+        self.name, self.data = name, settings.get("data")
         self.device = devices.device(device)
-        self.model = nn.MODELS[self.name](self.shape, len(self.classes))
+        _need_weights(file, name, self.shape, len(classes))
+        try:
+            self.model = nn.MODELS[name](self.shape, len(classes))
+        except ArgumentError as error:  # an image too small for it
+            raise DataError(f"predict: {str(file)!r}: its record must be of a model that there is: {error}") from None
         io.load(file, self.model)
         self.model.to(self.device).eval()
 
@@ -98,6 +116,27 @@ class Trained:
         rows = self.probabilities(images)
         order = np.argsort(-rows, axis=1, kind="stable")[:, :top]
         return [[Guess(self.classes[k], float(row[k])) for k in best] for row, best in zip(rows, order)]
+
+
+def _need_weights(file: Any, name: str, shape: tuple[int, ...], classes: int) -> None:
+    """Refuses a record of another model than the weights are of, by the file's header alone."""
+    import safetensors
+
+    layer, size = DENSE[name]
+    need = size(*shape, classes)
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            got = content.get_slice(layer).get_shape()
+    except safetensors.SafetensorError as error:  # no such layer
+        got = error
+    if got != list(need):
+        what = f"{name} of images {shape} and {classes} classes, whose {layer} is {need}"
+        raise DataError(f"predict: {str(file)!r} must be of this model: {what}, got {got}")
+
+
+def _are_names(classes: Any) -> bool:
+    listed = isinstance(classes, list) and 0 < len(classes) <= MAX_CLASSES
+    return listed and all(isinstance(each, str) for each in classes)
 
 
 def _is_shape(shape: Any) -> bool:

@@ -10,6 +10,7 @@ from gpunet import io, nn
 from gpunet.data import DataLoader
 from gpunet.data.loader import Augment
 from gpunet.errors import ArgumentError, ShapeError
+from gpunet.io.checkpoint import need_same
 from gpunet.io.container import AnyPath
 from gpunet.modes import no_grad
 from gpunet.tensor import Tensor
@@ -142,19 +143,16 @@ class Trainer:
         first, epochs = inputs.whole("fit", "initial_epoch", initial_epoch, 0), inputs.whole("fit", "epochs", epochs, 1)
         loader, held_back = self._loader(x, y, (batch_size, shuffle, augment), validation_data, validation_split)
         validation = None if held_back is None else inputs.pair("fit (validation)", self.model, *held_back)
-        for pair in (validation, (loader.x, loader.y) if loader.augment is None else None):
-            self._try_out(pair)
+        self._try_out(inputs.first_sample(loader), loader.y)
+        if validation is not None:
+            self._try_out(validation[0][:1], validation[1])
         calls = Callbacks(callbacks, self)
         state = RunState(loader, calls, self._settings(loader, validation))
         kept = self._kept(state, first, resume)
-        self.history, self._run = state.history, state.state_dict
-        self.stop_training, self._reason = False, None
         display = Progress(len(loader.x), (state.epoch, epochs), "images" if loader.x.ndim == 4 else "samples", verbose)
         self._say = display.line
         with display, self._modes(training=True):
-            calls.call("on_train_begin", None)
-            if resume is not None:
-                self._go_on(state, kept, resume)
+            self._begin(state, kept, resume)
             while state.epoch < epochs and not self.stop_training:
                 self._epoch(state, validation, display)
             self.history.stopped = (self._reason or "stop_training was set") if self.stop_training else None
@@ -249,8 +247,10 @@ class Trainer:
                 extra = "y" if y is not None else "validation_split" if share else "augment"
                 need = "a DataLoader must come without y and validation_split, and without augment"
                 raise ArgumentError(f"fit: {need}, got {extra} too; it brings its own")
-            if x.augment is None:  # else the samples are what augmentation makes of them
+            if x.augment is None:
                 inputs.pair("fit", self.model, x.x, x.y)
+            else:  # the samples are what augmentation makes of them
+                inputs.need_targets("fit", x.x, x.y)
             return x, validation
         if y is None:
             raise ArgumentError("fit: y must be given with x, got None; only a DataLoader brings its own targets")
@@ -260,14 +260,13 @@ class Trainer:
         size = inputs.whole("fit", "batch_size", batch_size, 1)
         return DataLoader(train, size, shuffle=shuffle, augment=augment), validation
 
-    def _try_out(self, pair: Pair | None) -> None:
+    def _try_out(self, sample: np.ndarray | None, y: np.ndarray) -> None:
         """Refuses samples that the model cannot take, and labels it has no class for: one sample goes through it."""
-        if pair is None:
+        if sample is None:
             return
-        x, y = pair
         device, dtype = inputs.place(self.model)
         with no_grad(), self._modes(training=False):
-            output = inputs.tried("fit", self.model, inputs.to_tensor(x[:1], device, dtype))
+            output = inputs.tried("fit", self.model, inputs.to_tensor(sample, device, dtype))
         inputs.need_labels("fit", self.loss, output, y)
 
     def _settings(self, loader: DataLoader, validation: Pair | None) -> dict[str, Any]:
@@ -282,26 +281,42 @@ class Trainer:
 
     def _kept(self, state: RunState, first: int, resume: AnyPath | None) -> dict[str, Any]:
         """What the checkpoint holds, once it and the callbacks are known to fit; the state is at its first epoch."""
-        names = ["loss", *self.metrics]
-        state.calls.need(names + [f"val_{name}" for name in names if state.settings["validation"]])
+        kept: dict[str, Any] = {}
         if resume is None:
             state.begin_epoch(first)
-            return {}
-        if first:
-            raise ArgumentError(f"fit: initial_epoch must be left out with resume, which knows it, got {first}")
-        self._need_savable("fit (resume)")
-        with damage_named(resume):
-            kept = state.read(resume)
-            state.begin_epoch(kept["epoch"])
+        else:
+            if first:
+                raise ArgumentError(f"fit: initial_epoch must be left out with resume, which knows it, got {first}")
+            self._need_savable("fit (resume)")
+            with damage_named(resume):
+                kept = state.read(resume)
+                state.begin_epoch(kept["epoch"])
+            need_same("fit", resume, self.model, self.optimizer)
+        names = ["loss", *self.metrics]
+        names += [f"val_{name}" for name in names if state.settings["validation"]]
+        state.calls.need(names, goes_on=bool(kept and kept["history"]["epochs"]))
         return kept
 
-    def _go_on(self, state: RunState, kept: dict[str, Any], resume: AnyPath) -> None:
-        """Puts everything back, over what the callbacks did at the beginning."""
-        if kept["batch"]:
-            state.calls.call("on_epoch_begin", kept["epoch"], None)
-        with damage_named(resume):
-            state.load_state_dict(kept)
-        io.load(resume, self.model, self.optimizer)
+    def _begin(self, state: RunState, kept: dict[str, Any], resume: AnyPath | None) -> None:
+        """Makes this the trainer's run, and puts back what ``kept`` holds, over what callbacks do at the beginning.
+
+        If one of them refuses, history, ``save`` and the loader's order are what they were.
+        """
+        before, order = (self.history, self._run), vars(state.loader).copy()
+        self.history, self._run = state.history, state.state_dict
+        self.stop_training, self._reason = False, None
+        try:
+            state.calls.call("on_train_begin", None)
+            if resume is not None:
+                if kept["batch"]:
+                    state.calls.call("on_epoch_begin", kept["epoch"], None)
+                with damage_named(resume):
+                    state.load_state_dict(kept)
+                io.load(resume, self.model, self.optimizer)
+        except BaseException:
+            self.history, self._run = before
+            vars(state.loader).update(order)
+            raise
 
     def _epoch(self, state: RunState, validation: Pair | None, display: Progress) -> None:
         """The epoch that is due, or the rest of the one under way."""

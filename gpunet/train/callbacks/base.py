@@ -71,8 +71,8 @@ class Callback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what :meth:`state_dict` gave, when a run goes on."""
 
-    def _need(self, names: Sequence[str]) -> None:
-        """Raises when the callback asks for a name in logs that is not among these."""
+    def _need(self, names: Sequence[str], goes_on: bool = False) -> None:
+        """Raises when the callback cannot do with logs of these names; ``goes_on`` when epochs of the run are over."""
 
 
 class LambdaCallback(Callback):
@@ -120,15 +120,15 @@ class Callbacks:
         for method in self.table[moment]:
             method(*args)
 
-    def need(self, names: Sequence[str]) -> None:
-        """Refuses before the run what monitors a name that logs will not have.
+    def need(self, names: Sequence[str], goes_on: bool) -> None:
+        """Refuses before the run what monitors a name that logs will not have, or keeps a table of other names.
 
         A callback that is not gpunet's own may add names of its own to the logs. With one of these around, a monitor
         can be judged only after the first epoch, and is judged there.
         """
         if all(_is_own(each) for each in self.all):
             for each in self.all:
-                each._need(names)
+                each._need(names, goes_on)
 
     def state_dict(self) -> list[list[Any]]:
         """Class and state of each callback that has one, in order."""

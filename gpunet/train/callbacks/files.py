@@ -103,12 +103,12 @@ class ModelCheckpoint(Monitor):
         """Decides whether this epoch is kept."""
         if self.save_freq != "epoch":
             return
-        if self.save_best_only:
-            value = self._value(logs)
-            if not self._better(value, self.best):
-                return
-            self.best = value
-        self._ask(logs)
+        if not self.save_best_only:
+            self._ask(logs)
+        elif self._better(value := self._value(logs), self.best):
+            self._ask(logs)
+            if self._due is not None:  # else there is no file of this value, and a worse one may be the best there is
+                self.best = value
 
     def _ask(self, logs: Logs) -> None:
         """Has the file written when all callbacks had their turn."""
@@ -140,7 +140,7 @@ class ModelCheckpoint(Monitor):
         """Goes on from there."""
         self.best = state["best"]
 
-    def _need(self, names: Sequence[str]) -> None:
+    def _need(self, names: Sequence[str], goes_on: bool = False) -> None:
         if self.save_best_only:
             super()._need(names)
         self._need_fields(names if self.save_freq == "epoch" else [n for n in names if not n.startswith("val_")])
@@ -167,7 +167,8 @@ class CSVLogger(Callback):
 
     Raises:
         ArgumentError: a separator that is not one character.
-        DataError: in ``fit``, when the file that is appended to has other columns.
+        DataError: in ``fit``, when the file that is appended to has other columns; before the run if all callbacks are
+            gpunet's own, else after its first epoch.
 
     Example:
         >>> import tempfile, pathlib, gpunet as gn
@@ -202,28 +203,33 @@ class CSVLogger(Callback):
 
     def _begin(self, epoch: int, columns: list[str]) -> None:
         """Brings the file to where this run's next row belongs, whole or not at all."""
-        rows = self._rows_before(epoch)
-        if rows and rows[0] != columns:
-            raise DataError(
-                f"CSVLogger: {str(self.filename)!r} must have the columns {', '.join(columns)}, "
-                f"got {', '.join(rows[0])}; use another file, or append=False"
-            )
+        goes_on = len(self.trainer.history) > 1  # epochs of this run were there before the first row that we write
+        rows = self._rows(columns, goes_on)
+        while goes_on and len(rows) > 1 and not _is_before(rows[-1], epoch, len(rows[0])):
+            rows.pop()
         text = text_io.StringIO()
         csv.writer(text, delimiter=self.separator).writerows(rows or [columns])
         self.filename.parent.mkdir(parents=True, exist_ok=True)
         atomically(self.filename, lambda file: file.write(text.getvalue().encode()))
         self._columns = columns
 
-    def _rows_before(self, epoch: int) -> list[list[str]]:
-        """The rows that stay, the header first."""
-        goes_on = len(self.trainer.history) > 1  # epochs of this run were there before the first row that we write
+    def _rows(self, columns: list[str], goes_on: bool) -> list[list[str]]:
+        """The rows of a file that is written on, the header first; it must be this one."""
         if not (self.append or goes_on) or not self.filename.exists():
             return []
         with self.filename.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [row for row in csv.reader(file, delimiter=self.separator) if row]
-        while goes_on and len(rows) > 1 and not _is_before(rows[-1], epoch, len(rows[0])):
-            rows.pop()
+        if rows and rows[0] != columns:
+            remedy = "use another file" + ("" if goes_on else ", or append=False")
+            raise DataError(
+                f"CSVLogger: {str(self.filename)!r} must have the columns {', '.join(columns)}, "
+                f"got {', '.join(rows[0])}; {remedy}"
+            )
         return rows
+
+    def _need(self, names: Sequence[str], goes_on: bool = False) -> None:
+        rate = [] if self.trainer._rate() is None else ["learning_rate"]
+        self._rows(list(dict.fromkeys(["epoch", *names, *rate])), goes_on)
 
 
 def _is_before(row: list[str], epoch: int, columns: int) -> bool:

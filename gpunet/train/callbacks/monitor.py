@@ -43,7 +43,7 @@ class Monitor(Callback):
             return not math.isnan(value)
         return self._sign * (value - best) > self.min_delta
 
-    def _need(self, names: Sequence[str]) -> None:
+    def _need(self, names: Sequence[str], goes_on: bool = False) -> None:
         if self.monitor in names:
             return
         known, plain = ", ".join(names), self.monitor.removeprefix("val_")
