@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from gpunet.bench.peers import networks
-from gpunet.cpu.threads import get_num_threads
 from rich.console import Console
 from rich.table import Table
 
+from gpunet.cpu.threads import get_num_threads
 from gpunet.train.recipes import OPTIMIZERS
 from gpunet.train.runs import Run
 from gpunet.train.schedules import LAYOUT, SCHEDULES
