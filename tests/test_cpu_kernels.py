@@ -1,6 +1,6 @@
 """Kernels of the processor on any number of threads: the same bits, and memory that may be used again."""
 
-import importlib
+import re
 import sys
 
 import numpy as np
@@ -30,6 +30,7 @@ def cases(op, least=0):
     return list({each.label: each for each in found}.values())
 
 
+OURS = re.compile(r"gpunet\.kernels\..*_numba_cpu")
 #: sizes of a task at the least, and what tests can do with instead, so that small arrays are cut as large ones are
 LEAST = {
     **dict.fromkeys(("ALONE",), 0),
@@ -46,16 +47,18 @@ ALONE = {
 @pytest.fixture
 def cut_small(monkeypatch):
     """Kernels share out whatever they can; yields a list that grows with each job that is."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("gpunet.kernels.") and name.endswith("_numba_cpu"):
-            for constant in vars(module).keys() & LEAST.keys():
-                monkeypatch.setattr(module, constant, LEAST[constant])
+    modules = [module for name, module in sys.modules.items() if OURS.fullmatch(name)]
+    for module in modules:
+        for constant in vars(module).keys() & LEAST.keys():
+            monkeypatch.setattr(module, constant, LEAST[constant])
     shared, hand_out = [], threads._pool.hand_out
     monkeypatch.setattr(threads._pool, "hand_out", lambda job, helpers: (shared.append(job), hand_out(job, helpers)))
-    plans = importlib.import_module("gpunet.kernels.conv2d.patches_numba_cpu").plan_of
-    plans.cache_clear()
+    kept = [each for module in modules for each in vars(module).values() if hasattr(each, "cache_clear")]
+    for each in kept:  # plans of the same sizes, made with other constants
+        each.cache_clear()
     yield shared
-    plans.cache_clear()
+    for each in kept:
+        each.cache_clear()
 
 
 @pytest.mark.parametrize("op", OPS)
