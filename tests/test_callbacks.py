@@ -78,7 +78,7 @@ def test_a_lambda_callback_calls_what_it_was_given():
     with pytest.raises(ArgumentError, match=r"must be one of on_train_begin.*got 'on_epoch'"):
         LambdaCallback(on_epoch=lambda: None)
     with pytest.raises(ArgumentError, match="on_epoch_end must be a function, got 3"):
-        LambdaCallback(on_epoch_end=3)  # type: ignore[arg-type]
+        LambdaCallback(on_epoch_end=3)  # type: ignore[arg-type] wrong on purpose
 
 
 @pytest.mark.parametrize("by", ["method", "attribute"])
@@ -327,7 +327,7 @@ def test_wrong_schedules_are_refused():
         (optim.lr_scheduler.ReduceLROnPlateau(sgd), "must not watch a value.*use train.ReduceLROnPlateau"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            LearningRateScheduler(wrong)  # type: ignore[arg-type]
+            LearningRateScheduler(wrong)  # type: ignore[arg-type] wrong on purpose
     with pytest.raises(ArgumentError, match="schedule must be over the trainer's optimizer"):
         fit(trainer(), callbacks=[LearningRateScheduler(optim.lr_scheduler.StepLR(sgd, 1))])
     wrong_rates: list[Any] = [-1.0, math.nan, math.inf, None, "0.1"]

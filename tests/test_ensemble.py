@@ -206,7 +206,7 @@ class TestGain:
     def test_refuses(self):
         x, y = np.zeros((8, 1), np.float32), np.ones(8, np.int64)
         with pytest.raises(ArgumentError, match=r"must be a gn\.nn\.Ensemble, got Linear"):
-            ensemble_gain(nn.Linear(1, 2), x, y)  # type: ignore[arg-type]
+            ensemble_gain(nn.Linear(1, 2), x, y)  # type: ignore[arg-type] wrong on purpose
         with pytest.raises(ArgumentError, match=r"integer labels \(N,\), got float32 \(8, 1\)"):
             ensemble_gain(self.ensemble(), x, x)
         with pytest.raises(ArgumentError, match="labels must be 0 to 1, got 2"):

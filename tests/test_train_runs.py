@@ -140,7 +140,7 @@ def test_the_file_has_the_best_weights_and_a_run_that_ended_stays_so(tmp_path):
     settings = {**SMALL, "limit": 200, "epochs": 50, "lr": 1.0, "early_stop": 2, "validation": 0.3}
     seen: list[np.ndarray] = []
     run = Run(settings, save=tmp_path / "a")
-    keep = lambda epoch, logs: seen.append(run.model.state_dict()["1.weight"].numpy().copy())  # noqa: E731
+    keep = lambda epoch, logs: seen.append(run.model.state_dict()["1.weight"].numpy().copy())  # noqa: E731 one line says it
     run.callbacks.append(LambdaCallback(on_epoch_end=keep))
     result = run.train(verbose=0)
     losses = result["history"]["val_loss"]

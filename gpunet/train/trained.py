@@ -97,7 +97,7 @@ class Trained:
         if path.suffix.lower() == ".npy":
             image = _resized(_coloured(path, _read_npy(path), channels), height, width)
         elif path.suffix.lower() in FORMATS:
-            pixels = read_image(path, (height, width), COLOURS[channels])  # type: ignore[arg-type]
+            pixels = read_image(path, (height, width), COLOURS[channels])  # type: ignore[arg-type] a name out of a table
             image = pixels.reshape(self.shape).astype(np.float32) / 255
         else:
             path.stat()  # a name that is not there is not there, whatever its suffix
