@@ -1,23 +1,28 @@
 """Runs of ``gpunet train`` in PyTorch as well: the same images, batches, first weights, rule and schedule.
 
-    python -m gpunet.bench.peers.training                                  # a table of all runs
+    python -m gpunet.bench.peers.training                                   # a table of all runs
     python -m gpunet.bench.peers.training reference_cnn/mnist5k --json FILE # and as JSON
+    python -m gpunet.bench.peers.training reference_cnn/fashion --seeds 0 1 2
 
 Dropout draws its own masks there, so the two runs are two samples of the same experiment, not twins: over some seeds
-their accuracies should not differ by more than runs of one library among themselves.
+their accuracies should not differ by more than runs of one library among themselves. The models of several seeds are
+also judged as an ensemble, by the mean of their probabilities.
 """
 
 import argparse
 import json
 import time
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import numpy as np
 from gpunet.bench.peers import networks
 from rich.console import Console
 from rich.table import Table
 
+from gpunet import nn
 from gpunet.cpu.threads import get_num_threads
+from gpunet.train.ensemble import Gain, ensemble_gain, gain_of
 from gpunet.train.recipes import OPTIMIZERS
 from gpunet.train.runs import Run
 from gpunet.train.schedules import LAYOUT, SCHEDULES
@@ -37,8 +42,8 @@ RUNS: dict[str, dict[str, Any]] = {
 BATCH = 256  # images at a time where the test images are judged
 
 
-def theirs(run: Run) -> float:
-    """Trains a twin of a run that has not begun yet; its accuracy on the test images. No early stopping."""
+def theirs(run: Run) -> Any:
+    """A twin of a run that has not begun yet, trained: its module. No early stopping."""
     s = run.settings
     model = networks.NETWORKS[s["model"]]()
     state = [np.array(each.detach().numpy()) for each in run.model.state_dict().values()]
@@ -57,7 +62,7 @@ def theirs(run: Run) -> float:
                 schedule.step()
         if schedule is not None and not each_batch:
             schedule.step()
-    return _judged(model, *run.images.test)
+    return model
 
 
 def _schedule(s: dict[str, Any], rule: Any, batches: int) -> Any:
@@ -70,33 +75,48 @@ def _schedule(s: dict[str, Any], rule: Any, batches: int) -> Any:
     return getattr(torch.optim.lr_scheduler, kind.__name__)(rule, **options)
 
 
-def _judged(model: Any, x: np.ndarray, y: np.ndarray) -> float:
+def probabilities(model: Any, x: np.ndarray) -> np.ndarray:
+    """(N, K) of PyTorch's module for the images x."""
     model.eval()
     with torch.no_grad():
-        right = [
-            (model(torch.from_numpy(x[k : k + BATCH])).argmax(1).numpy() == y[k : k + BATCH]).sum()
-            for k in range(0, len(x), BATCH)
-        ]
-    return float(sum(right)) / len(x)
+        parts = [model(torch.from_numpy(x[k : k + BATCH])).softmax(1).numpy() for k in range(0, len(x), BATCH)]
+    return np.concatenate(parts)
 
 
-def compare(name: str, seed: int) -> dict[str, Any]:
-    """One run in both libraries: accuracies on the test images, and seconds."""
-    given = {**RUNS[name], "seed": seed}
+class Pair(NamedTuple):
+    """One run in both libraries."""
+
+    record: dict[str, Any]
+    """What is written: what `gpunet train --json` writes but the loss of each batch, and beside it PyTorch's."""
+    model: nn.Module
+    theirs: np.ndarray
+    """(N, K), probabilities of the test images there."""
+    test: tuple[np.ndarray, np.ndarray]
+
+
+def compare(name: str, seed: int) -> Pair:
+    """One run in both libraries."""
+    run, twin = (Run({**RUNS[name], "seed": seed}) for _ in range(2))
     begin = time.monotonic()
-    ours = Run(given).train(verbose=0)
+    ours = run.train(verbose=0)
     between = time.monotonic()
-    their = theirs(Run(given))
-    return {
-        "run": name,
-        "seed": seed,
-        "settings": ours["settings"],
-        "gpunet": ours["test"]["accuracy"],
-        "gpunet_seconds": between - begin,
-        "torch": their,
-        "torch_seconds": time.monotonic() - between,
-        "torch_version": torch.__version__,
-    }
+    found = probabilities(theirs(twin), run.images.test[0])
+    torch_seconds = time.monotonic() - between
+    del ours["batch_losses"]
+    accuracy = float((found.argmax(1) == run.images.test[1]).mean())
+    record = {
+        "run": name, "seed": seed, "gpunet": {**ours, "total_seconds": between - begin},
+        "torch": {"version": torch.__version__, "accuracy": accuracy, "total_seconds": torch_seconds},
+    }  # fmt: skip
+    return Pair(record, run.model, found, run.images.test)
+
+
+def together(pairs: list[Pair]) -> tuple[Gain, Gain]:
+    """What the models of several seeds gain as an ensemble, ours and theirs."""
+    x, y = pairs[0].test
+    mean = np.mean([each.theirs for each in pairs], axis=0)
+    answers = np.stack([mean, *(each.theirs for each in pairs)]).argmax(2)
+    return ensemble_gain(nn.Ensemble([each.model for each in pairs]), x, y), gain_of(answers, y)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,17 +129,27 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := set(given.runs) - set(RUNS):
         parser.error(f"RUN must be one of {', '.join(RUNS)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(get_num_threads())
-    found = [compare(name, seed) for name in given.runs or RUNS for seed in given.seeds]
+    screen, records, ensembles = Console(), [], []
     table = Table("run", "seed", "gpunet", "PyTorch", "seconds", "seconds there", title="accuracy on the test images")
-    for each in found:
-        table.add_row(
-            each["run"], str(each["seed"]), f"{each['gpunet']:.2%}", f"{each['torch']:.2%}",
-            f"{each['gpunet_seconds']:.0f}", f"{each['torch_seconds']:.0f}",
-        )  # fmt: skip
-    Console().print(table)
+    for name in given.runs or RUNS:
+        seeds = list(dict.fromkeys(given.seeds))
+        pairs = [compare(name, seed) for seed in seeds]
+        for record, *_ in pairs:
+            ours, other = record["gpunet"], record["torch"]
+            table.add_row(
+                name, str(record["seed"]), f"{ours['test']['accuracy']:.2%}", f"{other['accuracy']:.2%}",
+                f"{ours['total_seconds']:.0f}", f"{other['total_seconds']:.0f}",
+            )  # fmt: skip
+        records += [each.record for each in pairs]
+        if len(pairs) > 1:
+            ours, other = together(pairs)
+            ensembles.append({"run": name, "seeds": seeds, "gpunet": asdict(ours), "torch": asdict(other)})
+            table.add_row(name, "all together", f"{ours.ensemble:.2%}", f"{other.ensemble:.2%}", "", "")
+            screen.print(f"{name}, {ours}\nPyTorch, {other}", highlight=False)
+    screen.print(table)
     if given.json:
         with open(given.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+            json.dump({"runs": records, "ensembles": ensembles}, file, indent=1)
     return 0
 
 

@@ -1,9 +1,12 @@
 """Compiling kernels of the processor with Numba: without the interpreter's lock, and kept on disk.
 
-A kernel is compiled at its first call with arguments of those types. The next process finds it on disk.
+A kernel is compiled at its first call with arguments of those types. The next process finds it on disk. As the first
+use of many kernels takes a while, a terminal is told once what it waits for.
 """
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +14,16 @@ from typing import Any
 
 import numba
 import numba.extending
+from numba.core import event
 from numba.core.caching import IndexDataCacheFile
+
+from gpunet import config
+
+PATIENCE = 1.0  # seconds of compiling before a terminal is told
+NOTE = (
+    "gpunet: compiling kernels for this processor, once: later runs find them on disk; "
+    "`gpunet warmup` compiles all of them ahead\n"
+)
 
 #: ``numba.extending.intrinsic``: a function whose code for LLVM the decorated one writes; types cannot say that
 intrinsic: Any = numba.extending.intrinsic
@@ -92,3 +104,36 @@ def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every file of this backend in a folder."""
     found = sorted(folder.glob("*_numba_cpu.py"))
     return tuple((each.name, each.stat().st_mtime_ns, each.stat().st_size) for each in found)
+
+
+class Teller(event.Listener):
+    """Tells a terminal once that kernels are being compiled; with GPUNET_DEBUG=3 each of them, and how long it took."""
+
+    def __init__(self) -> None:
+        self.quiet = False  # whether somebody else shows it
+        self.begun: list[float] = []  # of those that are being compiled: each may need others
+        self.seconds = 0.0
+
+    def on_start(self, event: Any) -> None:
+        """A function is being compiled, gpunet's or anybody's."""
+        if not self.begun and self.seconds > PATIENCE and not self.quiet and _is_ours(event) and sys.stderr.isatty():
+            self.quiet = True
+            sys.stderr.write(NOTE)
+            sys.stderr.flush()
+        self.begun.append(time.perf_counter())
+
+    def on_end(self, event: Any) -> None:
+        """It is done, or cannot be compiled."""
+        seconds = time.perf_counter() - self.begun.pop()
+        if not self.begun and _is_ours(event):
+            self.seconds += seconds
+            if config.settings.debug >= 3:
+                sys.stderr.write(f"gpunet: compiled {event.data['dispatcher'].__name__} in {seconds:.1f} s\n")
+
+
+def _is_ours(event: Any) -> bool:
+    return event.data["dispatcher"].__module__.startswith("gpunet.")
+
+
+teller = Teller()
+event.register("numba:compile", teller)

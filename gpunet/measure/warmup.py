@@ -4,6 +4,7 @@ A compiler holds the interpreter's lock, so several processes share the ops amon
 at the same time. A GPU's kernels are compiled in this process, one op after the other.
 """
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -77,10 +78,17 @@ def warm_all(places: Sequence[Lane], ops: Sequence[str], screen: Any, dtypes: Se
                 for done in as_completed([pool.submit(_warm_named, *_names(each)) for each in apart]):
                     found.append(done.result())
                     step(f"{found[-1].op} {found[-1].dtype}")
+        _hush()
         for lane, op, dtype in tasks[len(apart) if workers > 1 else 0 :]:
             step(f"{op} {dtype} on {lane}")
             found.append(warm(lane, op, dtype))
     return found
+
+
+def _hush() -> None:
+    """Nobody else need tell that kernels are being compiled."""
+    if importlib.util.find_spec("numba") is not None:
+        importlib.import_module("gpunet.cpu.jit").teller.quiet = True
 
 
 def _names(task: tuple[Lane, str, str]) -> tuple[str, str, str, str]:
@@ -91,6 +99,7 @@ def _names(task: tuple[Lane, str, str]) -> tuple[str, str, str, str]:
 def _warm_named(device: str, backend: str, op: str, dtype: str) -> Warmed:
     """:func:`warm` in another process, which gets names: kernels do not travel."""
     threads.set_num_threads(1)
+    _hush()
     return warm(Lane(devices._named(device), backend), op, dtype)
 
 

@@ -128,7 +128,17 @@ def ensemble_gain(ensemble: nn.Ensemble, x: Any, y: Any, batch_size: int = 64) -
     if not 0 <= y.min() <= y.max() < classes:
         bad = int(y.min()) if y.min() < 0 else int(y.max())
         raise ArgumentError(f"{op}: labels must be 0 to {classes - 1}, got {bad}")
-    right = (answers == y).astype(np.float64)  # (1 + members, N)
+    return gain_of(answers, y)
+
+
+def gain_of(answers: np.ndarray, y: np.ndarray) -> Gain:
+    """What classes chosen together gain over those chosen alone, whoever chose them.
+
+    Args:
+        answers: (1 + members, N), classes: row 0 the ensemble's, the others a member's each.
+        y: (N,), the right ones.
+    """
+    right = (answers == y).astype(np.float64)
     own, members = right[0], right[1:]
     accuracies = members.mean(1)
     best, mean = own - members[int(accuracies.argmax())], own - members.mean(0)

@@ -1,8 +1,10 @@
 """Whole runs of ``gpunet train`` against the same run in PyTorch."""
 
 import importlib
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gpunet.train.runs import Run
@@ -25,9 +27,40 @@ def test_without_dropout_the_twin_ends_at_the_same_accuracy(more):
         "weight_decay": 1e-3,
         **more,
     }
-    ours = Run(given).train(verbose=0)["test"]["accuracy"]
+    run = Run(given)
+    ours = run.train(verbose=0)["test"]["accuracy"]
     assert ours > 0.65
-    assert training.theirs(Run(given)) == pytest.approx(ours, abs=0.002)  # two images of 1,000 near the border
+    x, y = run.images.test
+    found = training.probabilities(training.theirs(Run(given)), x)
+    assert found.sum(1) == pytest.approx(np.ones(len(x)), abs=1e-5)
+    assert (found.argmax(1) == y).mean() == pytest.approx(ours, abs=0.002)  # two images of 1,000 near the border
+
+
+def test_the_table_and_the_file(monkeypatch, tmp_path, capsys):
+    """Two seeds of a short run: what is printed is what is written, and both libraries' ensembles are judged."""
+    given = {"model": "softmax_regression", "data": "fashion_mini", "epochs": 2, "limit": 500}
+    monkeypatch.setitem(training.RUNS, "short", given)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert training.main(["short", "--seeds", "0", "1", "--json", str(tmp_path / "found.json")]) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
+    assert [each["seed"] for each in found["runs"]] == [0, 1]
+    (together,) = found["ensembles"]
+    for library in ("gpunet", "torch"):
+        first, second = (
+            each[library]["test"]["accuracy"] if library == "gpunet" else each[library]["accuracy"]
+            for each in found["runs"]
+        )
+        assert together[library]["members"] == [first, second]
+        assert together[library]["ensemble"] == pytest.approx(max(first, second), abs=0.05)
+        assert all(f"{share:.2%}" in told for share in (first, second, together[library]["ensemble"]))
+    assert "batch_losses" not in found["runs"][0]["gpunet"]
+    assert len(found["runs"][0]["gpunet"]["history"]["loss"]) == 2
+
+
+def test_an_unknown_run_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        training.main(["softmax_regresion/fashion"])
+    assert "RUN must be one of" in capsys.readouterr().err
 
 
 def test_every_run_is_one_that_gpunet_train_takes():
