@@ -18,7 +18,7 @@ VARIABLES = {
     "GPUNET_BACKEND": "backend every kernel must come from: numpy, numba_cpu, cupy, numba_cuda",
     "GPUNET_VARIANT_<OP>": "rung every entry of that op must use, or entry=rung,entry=rung",
     "GPUNET_FUSED": "1 or 0: whether ops launch fused kernels (default: where the device has them)",
-    "GPUNET_DEBUG": "1 devices and automatic choices, 2 and every launch, 3 and what is compiled, and how, 4 and kernel sources",
+    "GPUNET_DEBUG": "1 devices and automatic choices, 2 and every launch, 3 and what is compiled, 4 and kernel sources",
     "GPUNET_CHECK": "1 synchronises after each launch and refuses a NaN that was not in the inputs",
     "GPUNET_DATA": "folder searched first for data sets",
     "GPUNET_SEED": "seed of the first random state (default 0)",

@@ -76,7 +76,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def compiled_anew(monkeypatch, seconds: float, screen: io.StringIO, module: str = "gpunet.kernels.relu", debug: int = 0):
+def compiled_anew(monkeypatch, seconds: float, screen: io.StringIO, module="gpunet.kernels.relu", debug=0):
     """What is told while two kernels are compiled of which each takes so long."""
     told = jit.Teller()
     clock = iter([0.0, seconds, 10.0, 10.0 + seconds, 20.0, 20.0 + seconds])

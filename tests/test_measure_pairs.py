@@ -6,6 +6,8 @@ import time
 import numpy as np
 import pytest
 
+import gpunet as gn
+from gpunet.devices import Device
 from gpunet.measure import calibrate, pairs, timer
 from gpunet.measure.pairs import Lane, Limits
 
@@ -194,3 +196,39 @@ def test_calibration_says_what_it_found(monkeypatch: pytest.MonkeyPatch, capsys:
     assert re.match(r"A against 1\.10 A: slower in (9\d|100)\.\d % \(target 90 %\); .*ratio 1\.[01]", lines[1])
     monkeypatch.setattr(calibrate, "work", lambda repetitions, size: Noisy(1e-4, machine))
     assert calibrate.main(["--count", "5", "--seconds", "60"]) == 1
+
+
+class Awake:
+    """A stand-in for a kernel on several threads: some calls pass until it is as fast as it gets."""
+
+    def __init__(self, log: list[str], name: str):
+        self.log, self.name = log, name
+
+    def __call__(self) -> None:
+        self.log.append(self.name)
+        time.sleep(1e-3)
+
+
+def test_each_side_computes_alone_before_its_clock_starts():
+    log: list[str] = []
+    lanes = [Lane([Awake(log, name)], alone=pairs.ALONE) for name in "ab"]
+    log.clear()
+    for lane in lanes:
+        lane.sample()
+    told = "".join(log)
+    assert re.fullmatch("a+b+", told)
+    assert min(told.count("a"), told.count("b")) >= 3  # a sample has one, and sleeping may take longer than asked
+    slow = Lane([lambda: time.sleep(0.05)], alone=pairs.ALONE)
+    begin, before = slow.turn, len(slow.samples)
+    slow.sample()
+    assert (slow.turn - begin, len(slow.samples) - before) == (2, 1)  # one call is enough
+
+
+@pytest.mark.parametrize(("count", "kind", "seconds"), [(1, "cpu", 0.0), (2, "cpu", pairs.ALONE), (2, "cuda", 0.0)])
+def test_who_computes_alone_first(count: int, kind: str, seconds: float):
+    before = gn.get_num_threads()
+    gn.set_num_threads(count)
+    try:
+        assert pairs.alone(Device(kind, 0)) == seconds
+    finally:
+        gn.set_num_threads(before)

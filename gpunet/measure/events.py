@@ -68,7 +68,7 @@ class Lane(pairs.Lane):
         if device.kind == "cuda":  # found now: during a sample the modules may be another commit's
             self.looks, self.wait = device.xp.zeros(1, "int64"), _probes().wait
         self.host = 0.0  # seconds in which a call is handed over
-        super().__init__(calls, device.synchronize, len(calls) > 1, SAMPLE)
+        super().__init__(calls, device.synchronize, len(calls) > 1, SAMPLE, pairs.alone(device))
 
     def calls_of(self, once: float) -> int:
         """Calls in a sample."""

@@ -297,8 +297,10 @@ def _ratio(session: Session, name: str, place: Place, peer: Any) -> Ratio:
         stack.enter_context(peer.threads(place.threads or threads.machine.cores()))
         return stack
 
-    first = pairs.Lane([pairs.Around(ours.step, ours.setting)], place.device.synchronize)
-    second = pairs.Lane([pairs.Around(lambda: theirs.step(*next(feed)), setting)], theirs.synchronize)
+    with ours.setting():
+        alone = pairs.alone(place.device)
+    first = pairs.Lane([pairs.Around(ours.step, ours.setting)], place.device.synchronize, alone=alone)
+    second = pairs.Lane([pairs.Around(lambda: theirs.step(*next(feed)), setting)], theirs.synchronize, alone=alone)
     limits = pairs.Limits(max(0.0, min(PAIR_SECONDS, session.budget.left)), least=FEW)
     pair = pairs.compare(first, second, limits)
     verdict = {"slower": "faster", "faster": "slower"}.get(pair.verdict, pair.verdict)  # pairs judge the second

@@ -51,6 +51,9 @@ class Watched(events.Lane):
             self.kept[self.turn] = result
         self.turn += 1
 
+    def ready(self) -> None:
+        """Nothing to do: all lanes are gpunet's, with the same threads, and the judge has a say before each call."""
+
     def _sample(self) -> float:
         self.end = self.turn + self.inner
         self.judge.before(range(self.turn, self.end), self.closing)
