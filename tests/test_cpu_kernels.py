@@ -61,11 +61,12 @@ def cut_small(monkeypatch):
         each.cache_clear()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("op", OPS)
-def test_bits_do_not_depend_on_the_number_of_threads(op, cut_small):
+def test_bits_do_not_depend_on_the_number_of_threads(op, dtype, cut_small):
     alone = {}
     for size in calls.suites.sizes(op, ("proof",)):
-        for case in {each.label: each for each in calls.capture(calls.suites.load(op), size, "float32", 0)}.values():
+        for case in {each.label: each for each in calls.capture(calls.suites.load(op), size, dtype, 0)}.values():
             for kernel in dispatch.variants(case.entry, "numba_cpu"):
                 arrays = case.arrays_on(devices.CPU)
                 if kernel.refusal(arrays, case.call.params) is not None:

@@ -27,7 +27,7 @@ from ..common.shapes import cdiv, conv_out_size
 from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers, width
 from ..common.vectors_numba_cpu import copy_row
 from .by_filters_numba_cpu import LARGE, fills_lanes, walk_by_filters
-from .patches_numba_cpu import TASKS, each_task, fill_patch, plan_of, steps_of, taps_of
+from .patches_numba_cpu import each_task, fill_patch, plan_of, steps_of, taps_of, tasks_of
 
 FILTERS = 32  # of a task at the least
 ROW = 512  # pixels of a row of folded images at the most
@@ -134,7 +134,8 @@ def walk_by_tiles(x, a, a_rows, plan, a_steps, groups, bias, positive, y, y_firs
     wide = width(x.dtype)
     channels, (y_down, y_across) = x.shape[1], y_steps
     y_row = y.shape[2] * y.shape[3]
-    pieces = max(1, min(cdiv(TASKS, groups * len(plan.blocks)), group_rows // FILTERS))
+    products = walk.channels * len(plan.taps) * y.size
+    pieces = max(1, min(cdiv(tasks_of(products), groups * len(plan.blocks)), group_rows // FILTERS))
     share = cdiv(cdiv(group_rows, pieces), ROWS) * ROWS
     parts = threads.ranges(group_rows, share)
     todo: list[tuple[Any, ...]] = list(product(range(groups), plan.blocks, parts))
@@ -154,7 +155,7 @@ def walk_by_tiles(x, a, a_rows, plan, a_steps, groups, bias, positive, y, y_firs
             n1 - n0, u1 - u0, walk, lanes,
         )  # fmt: skip
 
-    each_task(task, len(todo), walk.channels * len(plan.taps) * y.size)
+    each_task(task, len(todo), products)
 
 
 def forward(x, w, b, positive, stride, padding, dilation, groups, walk=walk_by_tiles):
@@ -167,7 +168,7 @@ def forward(x, w, b, positive, stride, padding, dilation, groups, walk=walk_by_t
         taps = taps_of(tuple(window), tuple(padding), tuple(dilation))
         K = CG * len(taps)
         x, seen = (folded(each, taps, size, out) if tuple(stride) == (1, 1) else each for each in (x, y))
-        plan = plan_of(CG, x.shape[2:], seen.shape[2:], tuple(stride), taps, N)
+        plan = plan_of(CG, x.shape[2:], seen.shape[2:], tuple(stride), taps, N, tasks_of(K * y.size))
         steps = np.arange(K)
         walk(x, w.reshape(-1), (F, K, F // groups * K), plan, steps, groups, b, positive, seen, 0, (seen.shape[3], 1))
     return y
@@ -258,7 +259,7 @@ def backward_x(gy, w, input_size, stride, padding, dilation, groups, walk=walk_b
         if stride == (1, 1):
             gy, gx = folded(gy, taps, size, out), folded(gx, taps, size, out)
             size, out = gy.shape[2:], gx.shape[2:]
-        plan = plan_of(FG, tuple(size), tuple(out), (1, 1), taps, N)
+        plan = plan_of(FG, tuple(size), tuple(out), (1, 1), taps, N, tasks_of(FG * len(taps) * gx.size))
         steps = (np.arange(FG)[:, None] * (CG * KH * KW) + places).ravel()
         rows = groups * CG, KH * KW, FG * CG * KH * KW
         walk(gy, w.reshape(-1), rows, plan, steps, groups, None, False, gx, py * W + px, (sh * gx.shape[3], sw))

@@ -26,7 +26,8 @@ from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import registers, zero_elements
 from ..common.vectors_numba_cpu import copy_row
 
-ALONE = 2**24  # multiplications that one thread has done before it would have shared them out: some 0.3 ms
+ALONE = 2**22  # multiplications that one thread has done before it would have shared them out: some 0.1 ms
+MANY = 2**27  # multiplications from which on there are TASKS: who is done early takes another
 PATCH = 2**17  # elements of a patch, about: half of a second-level cache of 1 MiB in float32
 LINE = 240  # outputs in a patch at the least, where there are so many: five tiles
 TASKS = 16  # at the least, where there is work for them: enough for the threads of today, fixed so that sums are
@@ -79,7 +80,7 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=512)
 def plan_of(
     channels: int, size: tuple[int, int], out: tuple[int, int], step: tuple[int, int],
-    taps: tuple[tuple[int, int], ...], images: int,
+    taps: tuple[tuple[int, int], ...], images: int, tasks: int = TASKS,
 ) -> Plan:  # fmt: skip
     """The plan of a walk over ``images`` images of ``channels`` channels and ``size``.
 
@@ -90,6 +91,7 @@ def plan_of(
         step: sh and sw.
         taps: (dy, dx) of each tap; at least one.
         images: N.
+        tasks: patches at the least, where there is work for them.
     """
     (H, W), (U, V), (sh, sw) = size, out, step
     y, x = min(dy for dy, _ in taps), min(dx for _, dx in taps)
@@ -101,7 +103,7 @@ def plan_of(
     planes = sorted({((dy - y) % sh, (dx - x) % sw) for dy, dx in taps})
     table = [(planes.index(((dy - y) % sh, (dx - x) % sw)), (dy - y) // sh, (dx - x) // sw) for dy, dx in taps]
     walk = Walk(channels, H, W, U, V, sh, sw, y, x, tall, wide, down, across)
-    blocks = _blocks(walk, images, len(planes))
+    blocks = _blocks(walk, images, len(planes), tasks)
     most = max(((n1 - n0 - 1) * down + rows_of(walk, u1 - u0)) * across + wide for n0, n1, u0, u1 in blocks)
     far = [(U - 1) * sh + max(dy for dy, _ in taps), (V - 1) * sw + max(dx for _, dx in taps)]
     inside = min(y, x) >= 0 and far[0] < H and far[1] < W
@@ -119,14 +121,19 @@ def rows_of(walk: Walk, rows: int) -> int:
     return rows + walk.tall - walk.U
 
 
-def _blocks(walk: Walk, images: int, planes: int) -> tuple[tuple[int, int, int, int], ...]:
+def _blocks(walk: Walk, images: int, planes: int, tasks: int) -> tuple[tuple[int, int, int, int], ...]:
     line = max(LINE, PATCH // (walk.channels * planes))
     image = walk.down * walk.across
     if image <= line:
-        several = max(1, min(line // image, cdiv(images, TASKS) if images * image > TASKS * 4 * LINE else images))
+        several = max(1, min(line // image, cdiv(images, tasks) if images * image > tasks * 4 * LINE else images))
         return tuple((n, min(n + several, images), 0, walk.U) for n in range(0, images, several))
     rows = cdiv(walk.U, cdiv(image, line))
     return tuple((n, n + 1, u, min(u + rows, walk.U)) for n in range(images) for u in range(0, walk.U, rows))
+
+
+def tasks_of(products: int) -> int:
+    """Tasks for so many multiplications where the cut is free, as no sum is cut: one a thread if there are few."""
+    return TASKS if products >= MANY else threads.get_num_threads()
 
 
 def each_task(task: Callable[[int], None], count: int, products: int) -> None:

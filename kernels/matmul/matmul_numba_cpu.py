@@ -42,8 +42,9 @@ SHARE = 2**18  # elements of the matrix in a task of a product with a vector, ab
 DEPTH = 512  # products that are summed up in a register
 BLOCK = 2**19  # bytes of the rows of a task: half of a second cache of 1 MiB
 WHOLE = 16  # rows of a task are a multiple of this
-TASKS = 16  # about, where there is work for them
-FLOPS = 2**23  # of a task at the least
+TASKS = 16  # about, of large products: who is done early takes another
+FLOPS = 2**22  # of a task at the least: some 50 us
+LARGE = 2**28  # flops from which on a product is large; a smaller one is cut once for each thread
 MATRICES = 2**16  # products of the small matrices of a task
 STRIP, AHEAD = 4, 8  # vectors of a's columns that are copied at once, and how many lines ahead they are asked for
 VECTOR = registers()[0]  # bytes
@@ -190,29 +191,31 @@ def matmul_forward_packed_kernel(y, a, b, bias, positive, places, sizes, tasks, 
 
 
 @lru_cache(maxsize=512)
-def _plan(a_shape, b_shape, transpose_a, transpose_b, dtype, alone):
-    """Shape of y, and the last arguments of the kernel, of matrices in C order; ``alone``: for one thread."""
+def _plan(a_shape, b_shape, transpose_a, transpose_b, dtype, workers):
+    """Shape of y, and the last arguments of the kernel, of matrices in C order, for so many threads."""
     (M, K) = a_shape[:-3:-1] if transpose_a else a_shape[-2:]
     N = b_shape[-2] if transpose_b else b_shape[-1]
     batch = broadcast_batch(a_shape[:-2], b_shape[:-2])
     count, depth = prod(batch), cdiv(K, cdiv(K, DEPTH))
     sizes = M, N, K, *((1, M) if transpose_a else (K, 1)), *((1, K) if transpose_b else (N, 1)), depth
-    wanted = 1 if alone else min(TASKS, 2 * count * M * N * K // FLOPS)
+    flops = 2 * count * M * N * K
+    wanted = 1 if workers == 1 else min(TASKS if flops >= LARGE else workers, flops // FLOPS)
     several = max(1, MATRICES // max(1, M * N * K))
-    tasks = _tasks(cdiv(count, several), M, N, BLOCK // (depth * dtype.itemsize), width(dtype), wanted)
+    unit = width(dtype) if wanted > workers else registers()[0] // dtype.itemsize
+    tasks = _tasks(cdiv(count, several), M, N, BLOCK // (depth * dtype.itemsize), unit, wanted)
     tasks = [(*each, *task) for each in threads.ranges(count, several) for task in tasks]
     places = [_places(shape[:-2], batch, size) for shape, size in ((a_shape, M * K), (b_shape, K * N))]
     return (*batch, M, N), np.array(places), np.array(sizes), np.array(tasks, np.int64).reshape(-1, 6)
 
 
-def _tasks(count, M, N, tall, wide, wanted):
-    """Parts of y, of at most ``tall`` rows; with ``count`` matrices ``wanted`` tasks or so, if y is large enough."""
+def _tasks(count, M, N, tall, unit, wanted):
+    """Parts of y, at most ``tall`` rows each and whole ``unit`` columns; of ``count`` matrices, ``wanted`` or so."""
     cuts = max(1, cdiv(wanted, max(1, count)))
     if M > N:  # what a part of the rows has to copy again is b, and a part of the columns a
         tall = min(tall, max(4 * WHOLE, cdiv(M, cuts)))
     rows = threads.ranges(M, max(WHOLE, cdiv(tall, WHOLE) * WHOLE))
     cuts = max(1, cuts // max(1, len(rows)))
-    columns = threads.ranges(N, cdiv(cdiv(N, cuts), wide) * wide) if N else []
+    columns = threads.ranges(N, cdiv(cdiv(N, cuts), unit) * unit) if N else []
     return [(*m, *n) for m, n in product(rows, columns)]
 
 
@@ -233,11 +236,11 @@ def _as_it_lies(array, transposed):
 def _packed(a, b, bias, positive, transpose_a, transpose_b):
     a, transpose_a = _as_it_lies(a, transpose_a)
     b, transpose_b = _as_it_lies(b, transpose_b)
-    alone = threads.get_num_threads() == 1  # where elements are the same in any task, how y is cut is free
-    shape, places, sizes, tasks = _plan(a.shape, b.shape, transpose_a, transpose_b, a.dtype, alone)
+    workers = threads.get_num_threads()  # where elements are the same in any task, how y is cut is free
+    shape, places, sizes, tasks = _plan(a.shape, b.shape, transpose_a, transpose_b, a.dtype, workers)
     y, count = empty(shape, a.dtype), len(tasks)
     flat = y.reshape(-1), a.reshape(-1), b.reshape(-1), np.empty(0, a.dtype) if bias is None else in_rows(bias)
-    if alone or count < 2:
+    if workers == 1 or count < 2:
         matmul_forward_packed_kernel(*flat, positive, places, sizes, tasks, 0, count)
     else:
         threads.run(
