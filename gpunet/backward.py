@@ -29,12 +29,12 @@ def reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset(
     place: dict[Any, float] = {}
     stack = []
     for root in roots:
-        place[root] = root.number if isinstance(root, Function) else math.inf
-        stack.append(root)
+        node = isinstance(root, Function)
+        place[root] = root.number if node else math.inf
+        if node and root not in stop:
+            stack.append(root)
     while stack:
         node = stack.pop()
-        if node in stop or not isinstance(node, Function):
-            continue
         for edge in node.edges:
             if edge is None:
                 continue
@@ -44,7 +44,8 @@ def reachable(roots: Sequence[Any], stop: frozenset[Any] | set[Any] = frozenset(
                     place[target] = node.number - 0.5
             elif target not in place:
                 place[target] = target.number
-                stack.append(target)
+                if target not in stop:
+                    stack.append(target)
     return sorted(place, key=place.__getitem__, reverse=True)
 
 
@@ -150,6 +151,9 @@ class _Walk:
 
     def call(self, node: Function, gradients: list[Any]) -> Sequence[Any]:
         """What the node's backward returns, one gradient or None for each edge."""
+        if len(node.outputs) == 1 and not node.origin and not self.anomaly:  # as it is nearly always
+            found = type(node).backward(node, gradients[0])
+            return found if type(found) is tuple and len(found) == len(node.edges) else _each_edge(node, found)
         if several := len(node.outputs) > 1:
             gradients += [None] * (len(node.outputs) - len(gradients))
             for index, (gy, (shape, dtype, device)) in enumerate(zip(gradients, node.outputs)):
@@ -161,16 +165,7 @@ class _Walk:
             if (node.origin or self.anomaly) and not isinstance(error, AnomalyError):
                 raise AnomalyError(f"{node.name}: backward failed ({error}); {_forward_line(node)}") from error
             raise
-        if type(found) is not tuple:
-            found = tuple(found) if isinstance(found, list) else (found,)
-        count = len(node.edges)
-        if len(found) != count:
-            if len(found) < count or any(each is not None for each in found[count:]):
-                raise GraphError(
-                    f"{node.name}: backward must return one gradient (or None) per argument of forward, "
-                    f"that is {count}, got {len(found)}"
-                )
-            found = found[:count]
+        found = _each_edge(node, found)
         if node.origin or self.anomaly:
             _need_no_nan(node, gradients, found)
         return found
@@ -197,6 +192,19 @@ class _Walk:
     def found(self, tensor: Any) -> Any:
         """The gradient captured for one of the wanted tensors, or None."""
         return self.captured.get(_point(tensor))
+
+
+def _each_edge(node: Function, found: Any) -> tuple[Any, ...]:
+    """What a backward returned as one gradient or None for each edge."""
+    if type(found) is not tuple:
+        found = tuple(found) if isinstance(found, list) else (found,)
+    count = len(node.edges)
+    if len(found) < count or any(each is not None for each in found[count:]):
+        raise GraphError(
+            f"{node.name}: backward must return one gradient (or None) per argument of forward, "
+            f"that is {count}, got {len(found)}"
+        )
+    return found[:count]
 
 
 def _point(tensor: Any) -> tuple[Any, int]:

@@ -138,12 +138,6 @@ def wanted_backend() -> str | None:
     return None if own["free"] else own["backend"] or settings.backend
 
 
-def any_variant() -> bool:
-    """Whether a rung was asked for by name for any entry."""
-    own = local.__dict__
-    return bool((own["variants"] or settings.variants) and not own["free"])
-
-
 def wanted_variant(entry: str) -> str | None:
     """The rung asked for by name for this entry, or None. An entry's own request beats its op's."""
     op = entry.partition(".")[0]
@@ -164,10 +158,20 @@ def wanted(entry: str) -> tuple[str | None, str | None]:
     return own["backend"] or settings.backend, rung
 
 
-def wanted_fused() -> bool | None:
-    """Whether fused entries were asked for (True) or ruled out (False) in this thread or by the environment."""
+def wanted_of_fused() -> tuple[bool | None, str | None, bool]:
+    """What decides about fused entries; all at once, for many ops ask.
+
+    Whether they were asked for (True) or ruled out (False), the backend asked for, and whether any rung was.
+    """
     own = local.__dict__
-    return settings.fused if own["fused"] is None and not own["free"] else own["fused"]
+    if own["free"]:
+        return own["fused"], None, False
+    fused = own["fused"]
+    return (
+        settings.fused if fused is None else fused,
+        own["backend"] or settings.backend,
+        bool(own["variants"] or settings.variants),
+    )
 
 
 @contextmanager

@@ -349,11 +349,10 @@ def fuses(device: Device, entry: str, *parts: str, size: float = math.inf) -> bo
     the first part has the fused entry too, as more than its definition, worth it for an array of so many elements, and
     with the rung that was asked for of a part.
     """
-    asked = config.wanted_fused()
+    asked, backend, any_variant = config.wanted_of_fused()
     if asked is not None:
         return asked
-    rungs = tuple(map(config.wanted_variant, parts)) if config.any_variant() else ()
-    request = (device.kind, config.wanted_backend(), entry, rungs)
+    request = (device.kind, backend, entry, tuple(map(config.wanted_variant, parts)) if any_variant else ())
     least = _fusions.get(request)
     if least is None:
         least = _fusions[request] = _fused_from(*request, parts[0])

@@ -150,6 +150,8 @@ class Function:
                     break
             else:
                 return saved  # as it is nearly always: no outputs, and nothing that ever changed in place
+        if len(saved) == 1 and seals:
+            return (self._read(saved[0], *seals[0]),)
         values, seals = [], seals or {}
         for position, value in enumerate(saved):
             output, version, count = seals.get(position, _UNSEALED)
@@ -290,37 +292,41 @@ _nowhere: Any = _Nowhere()
 
 def of_one(function: type[Function], x: Any) -> Any:
     """``function.apply(x)`` in half the time, where forward computes one new array from arrays."""
-    here = mode.__dict__
-    edge, node = _edge_to(x) if here["grad"] else None, _nowhere
-    if edge is not None:
+    here, node = mode.__dict__, _nowhere
+    if here["grad"] and x.requires_grad:
         node = _node(function, here)
-        node.edges = (edge,)
+        node.edges = (x._edge or edge_of(x),)
     token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
     try:
         array = function.forward(node, x)
     finally:
         if token is not None:
             float_errors.reset(token)
-    return _only_output(node, array, x.device, edge is not None)
+    if node is _nowhere and type(array) is _ndarray:
+        return bare(array, x.device)
+    return _only_output(node, array, x.device, node is not _nowhere)
 
 
 def of_two(function: type[Function], a: Any, b: Any) -> Any:
     """:func:`of_one` for two arguments; one of them may be a number or a bare array."""
-    here = mode.__dict__
-    to_a, to_b = (_edge_to(a), _edge_to(b)) if here["grad"] else (None, None)
-    recording, node = to_a is not None or to_b is not None, _nowhere
-    if recording:
-        node = _node(function, here)
-        node.edges = (to_a, to_b)
-        if function.keeps_arguments:
-            node._saved, node.params = (a, b), {}
+    here, node = mode.__dict__, _nowhere
+    if here["grad"]:
+        to_a, to_b = _edge_to(a), _edge_to(b)
+        if to_a is not None or to_b is not None:
+            node = _node(function, here)
+            node.edges = (to_a, to_b)
+            if function.keeps_arguments:
+                node._saved, node.params = (a, b), {}
     token = None if float_errors.get(None) is IGNORE else float_errors.set(IGNORE)
     try:
         array = function.forward(node, a, b)
     finally:
         if token is not None:
             float_errors.reset(token)
-    return _only_output(node, array, a.device if isinstance(a, Tensor) else b.device, recording)
+    device = a.device if isinstance(a, Tensor) else b.device
+    if node is _nowhere and type(array) is _ndarray:
+        return bare(array, device)
+    return _only_output(node, array, device, node is not _nowhere)
 
 
 def _only_output(node: Function, result: Any, device: Device, recording: bool) -> Any:
@@ -334,16 +340,22 @@ def _only_output(node: Function, result: Any, device: Device, recording: bool) -
         node.number, node.outputs = next(_numbers), (form,)
         if dtype.kind == "f":
             out.requires_grad, out._edge = True, (node, 0, form)
-        saved = node._saved or ()
-        if len(saved) == 1 and saved[0] is array and out.requires_grad:  # many keep this alone: as _seal would, sooner
-            out._version = Version()
-            node._seals = {0: (0, out._version, 0)}
-            saved = ()
-        for value in saved:
-            if value is result or (isinstance(value, Tensor) and value._version is not None):
-                node._seal((out,), (result,))
-                break
+        saved = node._saved
+        if saved:
+            _seal_one(node, saved, out, result, array)
     return out
+
+
+def _seal_one(node: Function, saved: tuple[Any, ...], out: Any, result: Any, array: Any) -> None:
+    """:meth:`Function._seal` for one output, sooner where that is all that was saved, or no part of it."""
+    if saved[0] is array and len(saved) == 1 and out.requires_grad:
+        out._version = Version()
+        node._seals = {0: (0, out._version, 0)}
+        return
+    for value in saved:
+        if value is result or (isinstance(value, Tensor) and value._version is not None):
+            node._seal((out,), (result,))
+            return
 
 
 _OWN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("graph.py", "tensor.py", "ops"))

@@ -621,7 +621,7 @@ def as_dtype(op: str, dtype: Any) -> np.dtype[Any]:
         found = np.dtype(object)
     if found.kind not in "fiub":
         raise DTypeError(f"{op}: dtype must be a floating, integer or bool dtype of NumPy or its name, got {dtype!r}")
-    return found.newbyteorder("=")
+    return np.dtype(found.type)  # in the machine's byte order, and the one object that NumPy's own arrays have
 
 
 def _new_array(data: Any, dtype: Any, device: Device) -> Any:

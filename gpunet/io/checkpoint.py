@@ -218,7 +218,7 @@ def _pack(op: str, model: Any, optimizer: Any, metadata: dict[str, Any]) -> tupl
 def _plain(array: np.ndarray) -> np.ndarray:
     # safetensors writes the memory of an array as it lies: a transposed or strided one would come back scrambled,
     # without an error. (ascontiguousarray alone would turn a single number into an array of one.)
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    return np.ascontiguousarray(array, np.dtype(array.dtype.type)).reshape(array.shape)
 
 
 def _unpack(

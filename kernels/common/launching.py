@@ -44,7 +44,7 @@ def is_real(*arrays: Any, **_: Any) -> bool | str:
     found = None
     for each in arrays:  # step by step, and without names: nearly every launch asks
         if each is not None and (dtype := each.dtype) is not found and dtype.kind == "f":
-            if found is not None:
+            if found is not None and dtype != found:  # an array from elsewhere may have an equal one of its own
                 break
             found = dtype
     else:

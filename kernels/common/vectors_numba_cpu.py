@@ -42,7 +42,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, _llvm(vector))
 
 
-def _pointer(context, builder, kind, array, *steps):
+def pointer_to(context, builder, kind, array, *steps):
     """To a vector in a flat array."""
     pointer = context.make_array(kind)(context, builder, array).data
     for step in steps:
@@ -67,7 +67,7 @@ def load(typingctx, array, at):
 
     def code(context, builder, signature, args):
         kind = signature.args[0]
-        return _load(builder, _pointer(context, builder, kind, *args), kind.dtype.bitwidth // 8)
+        return _load(builder, pointer_to(context, builder, kind, *args), kind.dtype.bitwidth // 8)
 
     return Vector(array.dtype)(array, types.int64), code
 
@@ -78,7 +78,7 @@ def store(typingctx, array, at, vector):
 
     def code(context, builder, signature, args):
         kind = signature.args[0]
-        builder.store(args[2], _pointer(context, builder, kind, *args[:2])).align = kind.dtype.bitwidth // 8
+        builder.store(args[2], pointer_to(context, builder, kind, *args[:2])).align = kind.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector), code
@@ -90,7 +90,7 @@ def prefetch(typingctx, array, at, writes):
     write = writes.literal_value
 
     def code(context, builder, signature, args):
-        pointer = builder.bitcast(_pointer(context, builder, signature.args[0], *args[:2]), ir.IntType(8).as_pointer())
+        pointer = builder.bitcast(pointer_to(context, builder, signature.args[0], *args[:2]), ir.IntType(8).as_pointer())
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -127,7 +127,7 @@ def load_every(typingctx, array, at, step, first):
         places = [begin + apart * lane for lane in range(lanes)]
         found = ir.Constant(_llvm(signature.return_type), ir.Undefined)
         for k in range(apart):
-            here = _load(builder, _pointer(context, builder, kind, *args[:2], k * lanes), kind.dtype.bitwidth // 8)
+            here = _load(builder, pointer_to(context, builder, kind, *args[:2], k * lanes), kind.dtype.bitwidth // 8)
             chosen = [place - k * lanes + lanes if place // lanes == k else lane for lane, place in enumerate(places)]
             found = _picked(builder, found, here, chosen)
         return found
@@ -147,7 +147,7 @@ def store_every_fourth(typingctx, array, at, a, b, c, d):
             places = [part * lanes + lane for lane in range(lanes)]
             chosen = [place % 4 * lanes + place // 4 for place in places]
             piece = _picked(builder, *both, chosen)
-            pointer = _pointer(context, builder, kind, *args[:2], part * lanes)
+            pointer = pointer_to(context, builder, kind, *args[:2], part * lanes)
             builder.store(piece, pointer).align = kind.dtype.bitwidth // 8
         return context.get_dummy_value()
 
@@ -163,7 +163,7 @@ def store_parts(typingctx, array, at, step, vector, size):
         kind, to = signature.args[0], args[1]
         for first in range(0, vector.lanes, count):
             part = _picked(builder, args[3], args[3], list(range(first, first + count)))
-            pointer = builder.bitcast(_pointer(context, builder, kind, args[0], to), part.type.as_pointer())
+            pointer = builder.bitcast(pointer_to(context, builder, kind, args[0], to), part.type.as_pointer())
             builder.store(part, pointer).align = kind.dtype.bitwidth // 8
             to = builder.add(to, args[2])
         return context.get_dummy_value()
@@ -182,7 +182,7 @@ def transpose_block(typingctx, array, rows, at, out, to, pitch):
         found = []
         for i in range(lanes):
             row = builder.load(builder.gep(rows_at, [ir.Constant(ir.IntType(64), i)]))
-            found.append(_load(builder, _pointer(context, builder, kind, args[0], row, begin), item))
+            found.append(_load(builder, pointer_to(context, builder, kind, args[0], row, begin), item))
         size = 1
         while size < lanes:  # squares of this size beside the diagonal change places
             kept = [lane if not lane & size else lane - size + lanes for lane in range(lanes)]
@@ -192,7 +192,7 @@ def transpose_block(typingctx, array, rows, at, out, to, pitch):
                 found[i], found[i + size] = (_picked(builder, *pair, chosen) for chosen in (kept, other))
             size *= 2
         for vector in found:
-            builder.store(vector, _pointer(context, builder, kind, args[3], to)).align = item
+            builder.store(vector, pointer_to(context, builder, kind, args[3], to)).align = item
             to = builder.add(to, pitch)
         return context.get_dummy_value()
 

@@ -14,7 +14,9 @@ from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
 from ..common.elementwise_numba_cpu import FEW, flat, over_pieces, pieces, real
+from ..common.past_caches_numba_cpu import BLOCK, LARGE, settle_stores, write_past
 from ..common.shapes import cdiv
+from ..common.tiles_numba_cpu import registers
 
 BITS = 32  # of a word
 
@@ -27,11 +29,25 @@ def relu_forward_vectorised_loop(y, x):
         y[i] = zero if x[i] < zero else x[i]
 
 
+@compiled
+def relu_forward_past_loop(y, x, lanes):
+    """The same, block by block and past the caches."""
+    block = np.empty(BLOCK, y.dtype)
+    for first in range(0, y.size, BLOCK):
+        out = y[first : first + BLOCK]
+        relu_forward_vectorised_loop(block[: out.size], x[first : first + BLOCK])
+        write_past(out, block, lanes)
+    settle_stores()
+
+
 @kernel("relu.forward", backend="numba_cpu", variant="vectorised", when=real, least=FEW)
 def relu_forward_vectorised(x):
     """One vector of elements at a time."""
     y = empty(x.shape, x.dtype)
-    over_pieces(relu_forward_vectorised_loop, flat(y), flat(x))
+    if y.nbytes >= LARGE:
+        over_pieces(relu_forward_past_loop, flat(y), flat(x), numbers=(registers()[0] // y.itemsize,))
+    else:
+        over_pieces(relu_forward_vectorised_loop, flat(y), flat(x))
     return y
 
 
@@ -43,11 +59,25 @@ def relu_grad_x_vectorised_loop(gx, gy, y):
         gx[i] = zero if y[i] <= zero else gy[i]
 
 
+@compiled
+def relu_grad_x_past_loop(gx, gy, y, lanes):
+    """The same, block by block and past the caches."""
+    block = np.empty(BLOCK, gx.dtype)
+    for first in range(0, gx.size, BLOCK):
+        out = gx[first : first + BLOCK]
+        relu_grad_x_vectorised_loop(block[: out.size], gy[first : first + BLOCK], y[first : first + BLOCK])
+        write_past(out, block, lanes)
+    settle_stores()
+
+
 @kernel("relu.grad_x", backend="numba_cpu", variant="vectorised", when=real)
 def relu_grad_x_vectorised(gy, y):
     """One vector of elements at a time."""
     gx = empty(y.shape, y.dtype)
-    over_pieces(relu_grad_x_vectorised_loop, flat(gx), flat(gy), flat(y))
+    if gx.nbytes >= LARGE:
+        over_pieces(relu_grad_x_past_loop, flat(gx), flat(gy), flat(y), numbers=(registers()[0] // y.itemsize,))
+    else:
+        over_pieces(relu_grad_x_vectorised_loop, flat(gx), flat(gy), flat(y))
     return gx
 
 
