@@ -116,3 +116,35 @@ def test_gradient_of_so_many_filters(filters, groups, dtype):
 def test_gradient_of_the_bias_over_so_many_pixels(pixels, dtype):
     gy = np.random.default_rng(pixels).standard_normal((3, 5, 1, pixels)).astype(dtype)
     near(of("conv2d.grad_b", "direct")(gy), gy.astype(np.float64).sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("C", "F", "size", "stride", "padding", "groups"),
+    [
+        (5, 7, (16, 17), (1, 1), 0, 1),  # a product for each image
+        (64, 33, (31, 19), (1, 1), 0, 1),
+        (6, 4, (20, 20), (2, 2), 10, 1),  # outputs as many as inputs, and yet a stride
+        (6, 4, (16, 16), (1, 1), 0, 2),
+        (6, 4, (3, 3), (1, 1), 0, 1),
+    ],
+)
+def test_grad_x_of_windows_of_one_pixel(C, F, size, stride, padding, groups, dtype):
+    rng = np.random.default_rng(0)
+    outputs = tuple((extent + 2 * padding - 1) // step + 1 for extent, step in zip(size, stride, strict=True))
+    gy, w = (
+        rng.standard_normal((3, F, *outputs)).astype(dtype),
+        rng.standard_normal((F, C // groups, 1, 1)).astype(dtype),
+    )
+    params = {
+        "input_size": size, "stride": stride, "padding": (padding,) * 4, "dilation": (1, 1), "groups": groups,
+    }  # fmt: skip
+    rungs = {each.variant: each.function for each in dispatch.variants("conv2d.grad_x", "numba_cpu")}
+    (definition,) = [
+        each.function for each in dispatch.variants("conv2d.grad_x", "numpy") if each.variant == "reference"
+    ]
+    wanted = definition(gy.astype(np.float64), w.astype(np.float64), **params)
+    found = rungs["implicit_gemm"](gy, w, **params)
+    assert found.dtype == dtype
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=4 * F * np.finfo(dtype).eps * np.abs(wanted).max())

@@ -391,8 +391,8 @@ def test_the_dtype_is_numpys_own_object(dtype):
     own = np.dtype(dtype)
     other = own.newbyteorder("=")
     assert other == own
-    for array in (np.ones(2, other), np.ones(2, own.newbyteorder(">")), np.ones(2, own)):
-        assert gn.tensor(array).data.dtype is own
+    for given in (np.ones(2, other), np.ones(2, own.newbyteorder(">")), np.ones(2, own)):
+        assert gn.tensor(given).data.dtype is own
     assert gn.tensor([1, 0], dtype=dtype).data.dtype is own
 
 

@@ -63,7 +63,8 @@ def conv2d_forward_implicit_gemm_by_filters_kernel(
     """
     zero, K, vectors = patch.dtype.type(0), len(steps), (rows + lanes - 1) // lanes
     out, more = np.empty((strip + ROWS) * VECTORS * lanes, patch.dtype), np.zeros(vectors * lanes, patch.dtype)
-    more[: len(bias)] = bias
+    for row in range(len(bias)):  # to a slice, Numba would compile what writes the error of wrong lengths: seconds
+        more[row] = bias[row]
     here, region = np.empty(ROWS, np.int64), max(1, strip // plane) * plane  # outputs of some whole images
     strips = (region + strip - 1) // strip
     vector = 0

@@ -12,6 +12,7 @@
 # Where a walk finds its numbers is told in patches_numba_cpu.py.
 
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from ..common.launching import contiguous, is_real
 from ..common.shapes import cdiv, conv_out_size
 from ..common.tiles_numba_cpu import ROWS, VECTORS, multiply_tile, registers, width
 from ..common.vectors_numba_cpu import copy_row
+from ..matmul.matmul_numba_cpu import matmul_forward_packed
 from .by_filters_numba_cpu import LARGE, fills_lanes, walk_by_filters
 from .patches_numba_cpu import each_task, fill_patch, plan_of, steps_of, taps_of, tasks_of
 
 FILTERS = 32  # of a task at the least
+PLANE = 256  # pixels of an image from which on its product with 1x1 filters fills tiles
 ROW = 512  # pixels of a row of folded images at the most
 HALF, MOST = ROWS // 2, ROWS // 4 * 3  # rows of the tiles for the last rows of a
 
@@ -231,6 +234,11 @@ def conv2d_forward_relu_implicit_gemm(x, w, b, *, stride, padding, dilation, gro
 @kernel("conv2d.grad_x", backend="numba_cpu", variant="implicit_gemm", when=takes_grad_x, pays=pays_grad_x)
 def conv2d_grad_x_implicit_gemm(gy, w, *, input_size, stride, padding, dilation, groups):
     """gx (N, C, H, W)."""
+    each_pixel = w.shape[2:] == (1, 1) and tuple(stride) == (1, 1) and gy.shape[2:] == tuple(input_size)
+    if each_pixel and groups == 1 and prod(input_size) >= PLANE and w.size:
+        (N, F), C = gy.shape[:2], w.shape[1]  # a product for each image, whose kernel copies less
+        gx = matmul_forward_packed(w.reshape(F, C), gy.reshape(N, F, -1), transpose_a=True, transpose_b=False)
+        return gx.reshape(N, C, *input_size)
     return backward_x(gy, w, input_size, stride, padding, dilation, groups)
 
 
