@@ -27,9 +27,9 @@ mutants:    ## break the kernels on purpose and see the proof notice: one table 
 	failed=0; for each in mutants mutants_cuda mutants_numba; do python tests/$$each.py || failed=1; done; exit $$failed
 
 cpu:        ## on an idle machine: the processor's kernels, training steps and cost of an op beside PyTorch; recorded
-	python -m gpunet bench $(CPU_OPS) --backend numba_cpu --against torch --tier quick standard --threads 1 2 --json bench/results/cpu-kernels.json
-	python -m gpunet bench --steps --against torch --threads 1 2 --json bench/results/cpu-steps.json
-	python -m gpunet bench --host --against torch > bench/results/cpu-host.txt
+	python -m gpunet bench $(CPU_OPS) --backend numba_cpu --against torch --tier quick standard --threads 1 2 --json bench/results/cpu/kernels.json
+	python -m gpunet bench --steps --against torch --threads 1 2 --json bench/results/cpu/steps.json
+	python -m gpunet bench --host --against torch > bench/results/cpu/host.txt
 
 gpu:        ## on a machine with a GPU: its tests, compute-sanitizer, the ladder against PyTorch (9 minutes)
 	.ci/gpu

@@ -4,6 +4,7 @@ A compiler holds the interpreter's lock, so several processes share the ops amon
 at the same time. A GPU's kernels are compiled in this process, one op after the other.
 """
 
+import gc
 import importlib.util
 import time
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from gpunet.measure import calls, progress
 from gpunet.measure.session import DTYPES, Lane, kernels_of
 
 COMPILED = ("numba_cpu", "cupy", "numba_cuda")  # backends whose kernels are
-MOST = 2**20  # elements of a size that is worth calling for what it compiles
+MOST = 2**21  # elements of a size that is worth calling for what it compiles: large results have loops of their own
+GARBAGE = 50_000  # objects between two searches for cycles while compiling, for 10 MB more
 FIRST = ("conv2d", "matmul", "max_pool2d", "avg_pool2d", "batch_norm")  # they take longest, so they begin
 
 
@@ -74,7 +76,7 @@ def warm_all(places: Sequence[Lane], ops: Sequence[str], screen: Any, dtypes: Se
     with progress.shown(screen, "warmup", len(tasks)) as step:
         workers = min(threads.cores(), len(apart))
         if workers > 1:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            with ProcessPoolExecutor(workers, get_context("spawn"), _prepare) as pool:
                 for done in as_completed([pool.submit(_warm_named, *_names(each)) for each in apart]):
                     found.append(done.result())
                     step(f"{found[-1].op} {found[-1].dtype}")
@@ -91,6 +93,13 @@ def _hush() -> None:
         importlib.import_module("gpunet.cpu.jit").teller.quiet = True
 
 
+def _prepare() -> None:
+    """What a process that compiles needs once."""
+    threads.set_num_threads(1)
+    _hush()
+    gc.set_threshold(GARBAGE)  # a compiler makes far more objects than the 700 after which Python looks for cycles
+
+
 def _names(task: tuple[Lane, str, str]) -> tuple[str, str, str, str]:
     lane, op, dtype = task
     return str(lane.device), lane.backend, op, dtype
@@ -98,8 +107,6 @@ def _names(task: tuple[Lane, str, str]) -> tuple[str, str, str, str]:
 
 def _warm_named(device: str, backend: str, op: str, dtype: str) -> Warmed:
     """:func:`warm` in another process, which gets names: kernels do not travel."""
-    threads.set_num_threads(1)
-    _hush()
     return warm(Lane(devices._named(device), backend), op, dtype)
 
 

@@ -153,9 +153,10 @@ def batch_norm_grad_wb_columns_loop(gw, gb, gy, x, L, mean, invstd, first, end):
     """Sums down the columns, then those of the columns of a channel."""
     begin, stop = first * L, end * L
     width = stop - begin
-    m = np.repeat(mean[first:end], L)
-    some, part = np.empty(width, x.dtype), np.empty(width, x.dtype)
+    m, some, part = np.empty(width, mean.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
     products, sums = np.zeros(width), np.zeros(width)
+    for j in range(width):
+        m[j] = mean[first + j // L]
     for start in range(0, x.shape[0], STEPS):
         some[:], part[:] = 0, 0
         for n in range(start, min(start + STEPS, x.shape[0])):

@@ -9,7 +9,7 @@ import operator
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import models, overload, register_model
+from numba.extending import lower_builtin, models, register_model, type_callable
 
 from gpunet.cpu.jit import compiled, intrinsic
 
@@ -43,7 +43,7 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def pointer_to(context, builder, kind, array, *steps):
-    """To a vector in a flat array."""
+    """In LLVM, to a vector in a flat array."""
     pointer = context.make_array(kind)(context, builder, array).data
     for step in steps:
         pointer = builder.gep(pointer, [step if isinstance(step, ir.Value) else ir.Constant(ir.IntType(64), step)])
@@ -90,7 +90,9 @@ def prefetch(typingctx, array, at, writes):
     write = writes.literal_value
 
     def code(context, builder, signature, args):
-        pointer = builder.bitcast(pointer_to(context, builder, signature.args[0], *args[:2]), ir.IntType(8).as_pointer())
+        pointer = builder.bitcast(
+            pointer_to(context, builder, signature.args[0], *args[:2]), ir.IntType(8).as_pointer()
+        )
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -243,21 +245,28 @@ def at_least(typingctx, vector, floor):
     return vector(vector, floor), code
 
 
+@intrinsic
+def let_through(typingctx, vector, gate, floor):
+    """``vector`` in lanes where ``gate`` is above ``floor`` or NaN, else ``floor``."""
+
+    def code(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<=", *args[1:]), args[2], args[0])
+
+    return vector(vector, gate, floor), code
+
+
 def _arithmetic(name, *signs):
-    @intrinsic
-    def both(typingctx, one, other):
-        def code(context, builder, signature, args):
-            return getattr(builder, name)(*args, flags=KEPT)
+    """One instruction: a function for each sign, pasted in by LLVM, takes as long again to compile."""
 
-        return one(one, other), code
+    def typed(context):
+        return lambda one, other: one if isinstance(one, Vector) and one == other else None
 
-    def lanes(one, other):
-        if isinstance(one, Vector) and isinstance(other, Vector):
-            return lambda one, other: both(one, other)
-        return None
+    def code(context, builder, signature, args):
+        return getattr(builder, name)(*args, flags=KEPT)
 
     for sign in signs:
-        overload(sign)(lanes)
+        type_callable(sign)(typed)
+        lower_builtin(sign, Vector, Vector)(code)
 
 
 _arithmetic("fadd", operator.add, operator.iadd)

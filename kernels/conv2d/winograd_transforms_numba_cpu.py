@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
     left: int
 
 
-@compiled(inline=True)
+@compiled
 def filter_values(g0, g1, g2):
     """G g: with a = 3/4 and b = 3/2, 1 / (a a b b), 1 / (2 a a (a a - b b)) and 1 / (2 b b (b b - a a)) in it."""
     a_even = spread(np.float32(-128 / 243)) * g0 - spread(np.float32(8 / 27)) * g2
@@ -56,7 +56,7 @@ def filter_values(g0, g1, g2):
     return spread(np.float32(64 / 81)) * g0, a_even + a_odd, a_even - a_odd, b_even + b_odd, b_even - b_odd, g2
 
 
-@compiled(inline=True)
+@compiled
 def pixel_values(d0, d1, d2, d3, d4, d5):
     """B^T d; all numbers of B are exact."""
     a_a, b_b = spread(np.float32(0.5625)), spread(np.float32(2.25))
@@ -67,7 +67,7 @@ def pixel_values(d0, d1, d2, d3, d4, d5):
     return first, a_even + a_odd, a_even - a_odd, b_even + b_odd, b_even - b_odd, last
 
 
-@compiled(inline=True)
+@compiled
 def output_values(z0, z1, z2, z3, z4, z5):
     """A^T z."""
     a_sum, a_difference, b_sum, b_difference = z1 + z2, z1 - z2, z3 + z4, z3 - z4
@@ -83,7 +83,7 @@ def sizes_of(n):
     return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10])
 
 
-@compiled(inline=True)
+@compiled
 def store_six(array, at, step, values):
     """Six vectors, ``step`` apart."""
     v0, v1, v2, v3, v4, v5 = values
@@ -233,7 +233,7 @@ def winograd_images(x, c0, c1, first, last, numbers, tall, V):
             at += count
 
 
-@compiled(inline=True)
+@compiled
 def output_column(Z, at):
     """A^T of a column of Z."""
     step = S * ROWS * WIDE
@@ -241,7 +241,7 @@ def output_column(Z, at):
     return output_values(first, second, third, load(Z, at + 3 * step), load(Z, at + 4 * step), load(Z, at + 5 * step))
 
 
-@compiled(inline=True)
+@compiled
 def store_row(array, at, z0, z1, z2, z3, z4, z5, bias, floor):
     """A row of four outputs a tile; returns their sum, before any is cut off at ``floor``."""
     y0, y1, y2, y3 = output_values(z0, z1, z2, z3, z4, z5)

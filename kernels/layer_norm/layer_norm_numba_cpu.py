@@ -17,6 +17,9 @@ from gpunet.dispatch import kernel
 from ..common.elementwise_numba_cpu import in_rows
 from ..common.launching import is_real
 from ..common.rows_numba_cpu import GRAIN, RUN, STEPS, SUMS, centred_sums, over_rows, rough_mean
+from ..common.shapes import cdiv
+from ..common.tiles_numba_cpu import registers
+from ..common.vectors_numba_cpu import load, spread, store
 
 
 def takes(*arrays, eps=0.0):
@@ -36,21 +39,27 @@ def _given(v, x, other):
 # needs   nothing
 
 PART = 8 * GRAIN  # a task leaves 16 bytes a column: many short ones would leave more than they read
+PARTS = 8  # at most, for the same reason
 
 
 @compiled(fastmath={"contract"})
-def layer_norm_grad_wb_split_loop(left, gy, x, mean, invstd):
+def layer_norm_grad_wb_split_loop(left, gy, x, mean, invstd, lanes):
     """Sums down the columns, STEPS rows in x's dtype, those in float64."""
-    some, part = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    D, gradients, values = x.shape[1], gy.reshape(-1), x.reshape(-1)
+    some, part, whole = np.empty(D, x.dtype), np.empty(D, x.dtype), D // lanes * lanes
     products, sums = left[0], left[1]
     products[:], sums[:] = 0, 0
     for start in range(0, x.shape[0], STEPS):
         some[:], part[:] = 0, 0
         for r in range(start, min(start + STEPS, x.shape[0])):
-            one, row, m, factor = gy[r], x[r], mean[r], invstd[r]
-            for j in range(row.size):
-                some[j] += one[j] * ((row[j] - m) * factor)
-                part[j] += one[j]
+            at, m, factor = r * D, spread(mean[r]), spread(invstd[r])
+            for j in range(0, whole, lanes):
+                g = load(gradients, at + j)
+                store(some, j, load(some, j) + g * ((load(values, at + j) - m) * factor))
+                store(part, j, load(part, j) + g)
+            for j in range(whole, D):
+                some[j] += gy[r, j] * ((x[r, j] - mean[r]) * invstd[r])
+                part[j] += gy[r, j]
         for j in range(some.size):
             products[j] += some[j]
             sums[j] += part[j]
@@ -63,13 +72,14 @@ def layer_norm_grad_wb_split(gy, x, mean, invstd):
     if x.size == 0:
         return np.zeros(D, x.dtype), np.zeros(D, x.dtype)
     rows = tuple(in_rows(each) for each in (gy, x, mean, invstd))
-    parts = ranges(R, max(1, PART // D))
-    left = np.empty((len(parts), 2, D))
+    parts = ranges(R, max(1, PART // D, cdiv(R, PARTS)))
+    left, lanes = np.empty((len(parts), 2, D)), registers()[0] // x.itemsize
     if len(parts) == 1:
-        layer_norm_grad_wb_split_loop(left[0], *rows)
+        layer_norm_grad_wb_split_loop(left[0], *rows, lanes)
         gw, gb = left[0]
     else:
-        run(lambda p: layer_norm_grad_wb_split_loop(left[p], *[each[slice(*parts[p])] for each in rows]), len(parts))
+        cut = [[each[slice(*part)] for each in rows] for part in parts]
+        run(lambda p: layer_norm_grad_wb_split_loop(left[p], *cut[p], lanes), len(parts))
         gw, gb = left.sum(axis=0)
     return gw.astype(x.dtype), gb.astype(x.dtype)
 

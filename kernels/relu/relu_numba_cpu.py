@@ -14,29 +14,29 @@ from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
 from ..common.elementwise_numba_cpu import FEW, flat, over_pieces, pieces, real
-from ..common.past_caches_numba_cpu import BLOCK, LARGE, settle_stores, write_past
+from ..common.past_caches_numba_cpu import past_caches, settle_stores, store_past
 from ..common.shapes import cdiv
 from ..common.tiles_numba_cpu import registers
+from ..common.vectors_numba_cpu import at_least, let_through, load, spread
 
 BITS = 32  # of a word
 
 
 @compiled
 def relu_forward_vectorised_loop(y, x):
-    """Written as a comparison, so a NaN, which is not below zero, goes through."""
+    """Written as a comparison, so a NaN, which is not below zero or equal, goes through."""
     zero = x.dtype.type(0)
     for i in range(y.size):
-        y[i] = zero if x[i] < zero else x[i]
+        y[i] = zero if x[i] <= zero else x[i]
 
 
 @compiled
 def relu_forward_past_loop(y, x, lanes):
-    """The same, block by block and past the caches."""
-    block = np.empty(BLOCK, y.dtype)
-    for first in range(0, y.size, BLOCK):
-        out = y[first : first + BLOCK]
-        relu_forward_vectorised_loop(block[: out.size], x[first : first + BLOCK])
-        write_past(out, block, lanes)
+    """The same, past the caches."""
+    zero, whole = spread(y.dtype.type(0)), y.size // lanes * lanes
+    for i in range(0, whole, lanes):
+        store_past(y, i, at_least(load(x, i), zero))
+    relu_forward_vectorised_loop(y[whole:], x[whole:])
     settle_stores()
 
 
@@ -44,11 +44,16 @@ def relu_forward_past_loop(y, x, lanes):
 def relu_forward_vectorised(x):
     """One vector of elements at a time."""
     y = empty(x.shape, x.dtype)
-    if y.nbytes >= LARGE:
-        over_pieces(relu_forward_past_loop, flat(y), flat(x), numbers=(registers()[0] // y.itemsize,))
+    if past_caches(y):
+        over_pieces(relu_forward_past_loop, flat(y), flat(x), numbers=(_lanes(y),))
     else:
         over_pieces(relu_forward_vectorised_loop, flat(y), flat(x))
     return y
+
+
+def _lanes(array):
+    """Numbers of a vector."""
+    return registers()[0] // array.itemsize
 
 
 @compiled
@@ -61,12 +66,11 @@ def relu_grad_x_vectorised_loop(gx, gy, y):
 
 @compiled
 def relu_grad_x_past_loop(gx, gy, y, lanes):
-    """The same, block by block and past the caches."""
-    block = np.empty(BLOCK, gx.dtype)
-    for first in range(0, gx.size, BLOCK):
-        out = gx[first : first + BLOCK]
-        relu_grad_x_vectorised_loop(block[: out.size], gy[first : first + BLOCK], y[first : first + BLOCK])
-        write_past(out, block, lanes)
+    """The same, past the caches."""
+    zero, whole = spread(gx.dtype.type(0)), gx.size // lanes * lanes
+    for i in range(0, whole, lanes):
+        store_past(gx, i, let_through(load(gy, i), load(y, i), zero))
+    relu_grad_x_vectorised_loop(gx[whole:], gy[whole:], y[whole:])
     settle_stores()
 
 
@@ -74,8 +78,8 @@ def relu_grad_x_past_loop(gx, gy, y, lanes):
 def relu_grad_x_vectorised(gy, y):
     """One vector of elements at a time."""
     gx = empty(y.shape, y.dtype)
-    if gx.nbytes >= LARGE:
-        over_pieces(relu_grad_x_past_loop, flat(gx), flat(gy), flat(y), numbers=(registers()[0] // y.itemsize,))
+    if past_caches(gx):
+        over_pieces(relu_grad_x_past_loop, flat(gx), flat(gy), flat(y), numbers=(_lanes(gx),))
     else:
         over_pieces(relu_grad_x_vectorised_loop, flat(gx), flat(gy), flat(y))
     return gx
@@ -90,13 +94,13 @@ def relu_forward_mask_vectorised_loop(y, mask, x):
         word = np.uint32(0)
         for b in range(BITS):
             v = x[w * BITS + b]
-            y[w * BITS + b] = zero if v < zero else v
+            y[w * BITS + b] = zero if v <= zero else v
             word |= np.uint32(0) if v <= zero else one << np.uint32(b)
         mask[w] = word
     if whole < mask.size:
         word = np.uint32(0)
         for i in range(whole * BITS, x.size):
-            y[i] = zero if x[i] < zero else x[i]
+            y[i] = zero if x[i] <= zero else x[i]
             word |= np.uint32(0) if x[i] <= zero else one << np.uint32(i - whole * BITS)
         mask[whole] = word
 

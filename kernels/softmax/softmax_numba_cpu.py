@@ -10,6 +10,7 @@ from gpunet.devices import empty
 from gpunet.dispatch import kernel
 
 from ..common.elementwise_numba_cpu import in_rows
+from ..common.past_caches_numba_cpu import past_caches, settle_stores, store_past
 from ..common.rows_numba_cpu import (
     RUN,
     STEPS,
@@ -23,6 +24,8 @@ from ..common.rows_numba_cpu import (
     takes_apart,
     takes_neighbours,
 )
+from ..common.tiles_numba_cpu import registers
+from ..common.vectors_numba_cpu import load, spread
 from ..common.vexp_numba_cpu import exp_below
 
 # -- coalesced ---------------------------------------------------------------------------------------------------------
@@ -160,11 +163,26 @@ def softmax_grad_x_vectorised_loop(gx, gy, y):
             out[k] = other[k] * (one[k] - dot)
 
 
+@compiled
+def softmax_grad_x_past_loop(gx, gy, y, lanes):
+    """The same, past the caches; rows are of whole vectors."""
+    to, one, other, D = gx.reshape(-1), gy.reshape(-1), y.reshape(-1), y.shape[1]
+    for r in range(y.shape[0]):
+        dot = spread(y.dtype.type(product_sum(gy[r], y[r])))
+        for k in range(r * D, (r + 1) * D, lanes):
+            store_past(to, k, load(other, k) * (load(one, k) - dot))
+    settle_stores()
+
+
 @kernel("softmax.grad_x", backend="numba_cpu", variant="vectorised", when=takes_neighbours)
 def softmax_grad_x_vectorised(gy, y, *, axis):
     """One vector of a row at a time."""
     gx = empty(y.shape, y.dtype)
     if y.size:
-        arrays = tuple(each.reshape(-1, y.shape[axis]) for each in (gx, in_rows(gy), in_rows(y)))
-        over_rows(softmax_grad_x_vectorised_loop, arrays, y.shape[axis])
+        D, lanes = y.shape[axis], registers()[0] // y.itemsize
+        arrays = tuple(each.reshape(-1, D) for each in (gx, in_rows(gy), in_rows(y)))
+        if past_caches(gx) and D % lanes == 0:
+            over_rows(softmax_grad_x_past_loop, arrays, D, lanes)
+        else:
+            over_rows(softmax_grad_x_vectorised_loop, arrays, D)
     return gx
