@@ -136,12 +136,13 @@ class Lane:
 
     def ready(self) -> None:
         """Computes until the threads of others sleep and its own are awake."""
-        end = timer.clock() + self.alone
-        while self.alone:
+        if not self.alone:
+            return
+        end, over = timer.clock() + self.alone, False
+        while not over:  # one call at the least
             self.next()
             self.synchronize()
-            if timer.clock() >= end:
-                break
+            over = timer.clock() >= end
 
     def _sample(self) -> float:
         begin = timer.clock()
