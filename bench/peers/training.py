@@ -32,6 +32,7 @@ torch = networks.torch
 #: name -> what `gpunet train` is told
 RUNS: dict[str, dict[str, Any]] = {
     "softmax_regression/fashion": {"model": "softmax_regression", "data": "fashion"},
+    "reference_cnn/fashion_mini": {"model": "reference_cnn", "data": "fashion_mini"},
     "reference_cnn/mnist5k": {"model": "reference_cnn", "data": "mnist5k"},
     "reference_cnn/fashion": {"model": "reference_cnn", "data": "fashion", "epochs": 5},
     "reference_cnn/fashion augmented": {
