@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from gpunet import config
+from gpunet.anomaly import forward_line, need_no_nan
 from gpunet.errors import AnomalyError, DeviceError, GraphError, ShapeError
 from gpunet.floats import IGNORE, float_errors
 from gpunet.graph import Alias, Function, edge_of
@@ -163,11 +162,11 @@ class _Walk:
             found = type(node).backward(node, *gradients) if several else type(node).backward(node, gradients[0])
         except Exception as error:
             if (node.origin or self.anomaly) and not isinstance(error, AnomalyError):
-                raise AnomalyError(f"{node.name}: backward failed ({error}); {_forward_line(node)}") from error
+                raise AnomalyError(f"{node.name}: backward failed ({error}); {forward_line(node)}") from error
             raise
         found = _each_edge(node, found)
         if node.origin or self.anomaly:
-            _need_no_nan(node, gradients, found)
+            need_no_nan(node, gradients, found)
         return found
 
     def add(self, target: Any, slot: int, gx: Any) -> None:
@@ -240,24 +239,6 @@ def _fitted(node: Function, position: int, gx: Any) -> Any:
             "reduce it over the axes that broadcasting added"
         )
     return gx.to(dtype)
-
-
-def _forward_line(node: Function) -> str:
-    if node.origin is None:
-        return "its forward ran outside gn.detect_anomaly(), so its line is not known"
-    return f"its forward ran at\n{node.origin}"
-
-
-def _need_no_nan(node: Function, given: Sequence[Any], found: Sequence[Any]) -> None:
-    def has_nan(tensor: Any) -> bool:
-        return bool(np.isnan(tensor.device.to_host(tensor.data)).any())
-
-    for position, gx in enumerate(found):
-        if isinstance(gx, Tensor) and has_nan(gx) and not any(has_nan(gy) for gy in given):
-            raise AnomalyError(
-                f"{node.name}: the gradient of argument {position} holds NaN though what flowed in does not; "
-                f"{_forward_line(node)}"
-            )
 
 
 def _start_gradients(op: str, outputs: Sequence[Any], grads: Sequence[Any]) -> list[Any]:

@@ -6,14 +6,13 @@ node that made the argument, or to the leaf tensor.
 """
 
 import itertools
-import os
-import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from gpunet.anomaly import users_stack
 from gpunet.devices import Device
 from gpunet.errors import GraphError
 from gpunet.floats import IGNORE, float_errors
@@ -273,7 +272,7 @@ def _node(function: type[F], here: dict[str, Any]) -> F:
     node = _new(function)
     node._saved = node._silent = ()
     node._seals = node.hooks = node.retained = None
-    node.origin = _users_stack() if here["anomaly"] else None
+    node.origin = users_stack() if here["anomaly"] else None
     return node
 
 
@@ -356,17 +355,6 @@ def _seal_one(node: Function, saved: tuple[Any, ...], out: Any, result: Any, arr
         if value is result or (isinstance(value, Tensor) and value._version is not None):
             node._seal((out,), (result,))
             return
-
-
-_OWN = tuple(os.path.join(os.path.dirname(__file__), name) for name in ("graph.py", "tensor.py", "ops"))
-
-
-def _users_stack() -> str:
-    """The lines that led to the op, outermost first, without gpunet's own at the end."""
-    frames = traceback.extract_stack()
-    while frames and frames[-1].filename.startswith(_OWN):
-        frames.pop()
-    return "".join(traceback.format_list(frames[-8:]))
 
 
 class GradFunction(Function):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpunet.kernels.common.launching import is_real
 
 import gpunet as gn
 import gpunet.functional as F
@@ -334,3 +335,10 @@ def test_explain_changes_nothing():
 def test_explain_refusals(arguments, error, words):
     with pytest.raises(error, match=words):
         gn.explain(*arguments)
+
+
+def test_kernels_take_equal_dtypes_that_are_objects_of_their_own():
+    own = np.ones(2, np.float32)
+    other = np.ones(2, np.dtype(np.float32).newbyteorder("="))
+    assert is_real(own, other) is True
+    assert is_real(own, np.ones(2)) == "it takes arrays of one dtype, float32 or float64, got float32 and float64"

@@ -394,12 +394,3 @@ def test_the_dtype_is_numpys_own_object(dtype):
     for given in (np.ones(2, other), np.ones(2, own.newbyteorder(">")), np.ones(2, own)):
         assert gn.tensor(given).data.dtype is own
     assert gn.tensor([1, 0], dtype=dtype).data.dtype is own
-
-
-def test_kernels_take_equal_dtypes_that_are_objects_of_their_own():
-    from gpunet.kernels.common.launching import is_real
-
-    own = np.ones(2, np.float32)
-    other = np.ones(2, np.dtype(np.float32).newbyteorder("="))
-    assert is_real(own, other) is True
-    assert is_real(own, np.ones(2)) == "it takes arrays of one dtype, float32 or float64, got float32 and float64"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numba
 import numba.extending
-from numba.core import event
+from numba.core import event as events
 from numba.core.caching import IndexDataCacheFile
 
 from gpunet import config
@@ -106,18 +106,20 @@ def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((each.name, each.stat().st_mtime_ns, each.stat().st_size) for each in found)
 
 
-class Teller(event.Listener):
+class Teller(events.Listener):
     """Tells a terminal once that kernels are being compiled; with GPUNET_DEBUG=3 each of them, and how long it took."""
 
     def __init__(self) -> None:
         self.quiet = False  # whether somebody else shows it
+        self.told = False
         self.begun: list[float] = []  # of those that are being compiled: each may need others
         self.seconds = 0.0
 
     def on_start(self, event: Any) -> None:
         """A function is being compiled, gpunet's or anybody's."""
-        if not self.begun and self.seconds > PATIENCE and not self.quiet and _is_ours(event) and sys.stderr.isatty():
-            self.quiet = True
+        silent = self.quiet or self.told or self.begun or self.seconds <= PATIENCE
+        if not silent and _is_ours(event) and sys.stderr.isatty():
+            self.told = True
             sys.stderr.write(NOTE)
             sys.stderr.flush()
         self.begun.append(time.perf_counter())
@@ -136,4 +138,4 @@ def _is_ours(event: Any) -> bool:
 
 
 teller = Teller()
-event.register("numba:compile", teller)
+events.register("numba:compile", teller)
