@@ -5,8 +5,9 @@
     python -m gpunet.bench.peers.training reference_cnn/fashion --seeds 0 1 2
 
 Dropout draws its own masks there, so the two runs are two samples of the same experiment, not twins: over some seeds
-their accuracies should not differ by more than runs of one library among themselves. The models of several seeds are
-also judged as an ensemble, by the mean of their probabilities.
+their accuracies should not differ by more than runs of one library among themselves. To tell that from the ups and
+downs of a single run, the test images are judged after every epoch in both; nothing is chosen by that. The models of
+several seeds are also judged as an ensemble, by the mean of their probabilities.
 """
 
 import argparse
@@ -22,10 +23,12 @@ from rich.table import Table
 
 from gpunet import nn
 from gpunet.cpu.threads import get_num_threads
+from gpunet.train.callbacks import Callback
 from gpunet.train.ensemble import Gain, ensemble_gain, gain_of
 from gpunet.train.recipes import OPTIMIZERS
 from gpunet.train.runs import Run
 from gpunet.train.schedules import LAYOUT, SCHEDULES
+from gpunet.train.trainer import Trainer
 
 torch = networks.torch
 
@@ -43,8 +46,19 @@ RUNS: dict[str, dict[str, Any]] = {
 BATCH = 256  # images at a time where the test images are judged
 
 
-def theirs(run: Run) -> Any:
-    """A twin of a run that has not begun yet, trained: its module. No early stopping."""
+class Judge(Callback):
+    """Judges the test images after every epoch."""
+
+    def __init__(self, images: tuple[np.ndarray, np.ndarray]) -> None:
+        self.images, self.found = images, []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        judge = Trainer(self.model, self.trainer.optimizer, "cross_entropy")
+        self.found.append({"loss": logs["loss"], "test": judge.evaluate(*self.images, batch_size=BATCH)})
+
+
+def theirs(run: Run) -> tuple[Any, list[dict[str, Any]]]:
+    """A twin of a run that has not begun yet, trained: its module, and what is known after each epoch."""
     s = run.settings
     model = networks.NETWORKS[s["model"]]()
     state = [np.array(each.detach().numpy()) for each in run.model.state_dict().values()]
@@ -53,17 +67,29 @@ def theirs(run: Run) -> Any:
     rule = kind(model.parameters(), lr=s["lr"], weight_decay=s["weight_decay"])
     schedule, each_batch = _schedule(s, rule, len(run.loader)), s["schedule"] == "one_cycle"
     torch.manual_seed(s["seed"])
-    model.train()
-    for _ in range(s["epochs"]):
+    epochs: list[dict[str, Any]] = []
+    for _ in range(s["epochs"]):  # no early stopping
+        model.train()
+        losses = []
         for x, y in run.loader:
             rule.zero_grad()
-            torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+            loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+            loss.backward()
             rule.step()
+            losses.append(loss.item())
             if schedule is not None and each_batch:
                 schedule.step()
         if schedule is not None and not each_batch:
             schedule.step()
-    return model
+        epochs.append({"loss": float(np.mean(losses)), "test": judged(probabilities(model, run.images.test[0]), run)})
+    return model, epochs
+
+
+def judged(found: np.ndarray, run: Run) -> dict[str, float]:
+    """Cross-entropy and accuracy of probabilities (N, K) for the test images."""
+    labels = run.images.test[1]
+    loss = -np.log(np.maximum(found[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+    return {"loss": float(loss.mean()), "accuracy": float((found.argmax(1) == labels).mean())}
 
 
 def _schedule(s: dict[str, Any], rule: Any, batches: int) -> Any:
@@ -98,17 +124,22 @@ class Pair(NamedTuple):
 def compare(name: str, seed: int) -> Pair:
     """One run in both libraries."""
     run, twin = (Run({**RUNS[name], "seed": seed}) for _ in range(2))
+    judge = Judge(run.images.test)
+    run.callbacks.insert(0, judge)  # before early stopping puts other weights back
     begin = time.monotonic()
     ours = run.train(verbose=0)
     between = time.monotonic()
-    found = probabilities(theirs(twin), run.images.test[0])
+    model, epochs = theirs(twin)
     torch_seconds = time.monotonic() - between
+    found = probabilities(model, run.images.test[0])
     del ours["batch_losses"]
-    accuracy = float((found.argmax(1) == run.images.test[1]).mean())
+    accuracy = judged(found, run)["accuracy"]
     record = {
-        "run": name, "seed": seed, "gpunet": {**ours, "total_seconds": between - begin},
-        "torch": {"version": torch.__version__, "accuracy": accuracy, "total_seconds": torch_seconds},
-    }  # fmt: skip
+        "run": name,
+        "seed": seed,
+        "gpunet": {**ours, "total_seconds": between - begin, "judged": judge.found},
+        "torch": {"version": torch.__version__, "accuracy": accuracy, "total_seconds": torch_seconds, "judged": epochs},
+    }
     return Pair(record, run.model, found, run.images.test)
 
 

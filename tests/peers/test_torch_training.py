@@ -31,9 +31,12 @@ def test_without_dropout_the_twin_ends_at_the_same_accuracy(more):
     ours = run.train(verbose=0)["test"]["accuracy"]
     assert ours > 0.65
     x, y = run.images.test
-    found = training.probabilities(training.theirs(Run(given)), x)
+    model, epochs = training.theirs(Run(given))
+    found = training.probabilities(model, x)
     assert found.sum(1) == pytest.approx(np.ones(len(x)), abs=1e-5)
     assert (found.argmax(1) == y).mean() == pytest.approx(ours, abs=0.002)  # two images of 1,000 near the border
+    assert [set(each) for each in epochs] == 3 * [{"loss", "test"}]
+    assert epochs[-1]["test"]["accuracy"] == (found.argmax(1) == y).mean()
 
 
 def test_the_table_and_the_file(monkeypatch, tmp_path, capsys):
@@ -52,6 +55,9 @@ def test_the_table_and_the_file(monkeypatch, tmp_path, capsys):
         )
         assert together[library]["members"] == [first, second]
         assert together[library]["ensemble"] == pytest.approx(max(first, second), abs=0.05)
+        curves = [each[library]["judged"] for each in found["runs"]]
+        assert [curve[-1]["test"]["accuracy"] for curve in curves] == [first, second]
+        assert all(curve[1]["loss"] < curve[0]["loss"] for curve in curves)
         assert all(f"{share:.2%}" in told for share in (first, second, together[library]["ensemble"]))
     assert "batch_losses" not in found["runs"][0]["gpunet"]
     assert len(found["runs"][0]["gpunet"]["history"]["loss"]) == 2
