@@ -30,7 +30,7 @@ SPAN = 1024  # outputs of a sum before it is added to the ones before: short sum
 SUMS = 2**20  # elements of the gradients of all shares together, about
 TASKS = 16  # at the most, where there is work for them
 SUMMED = 2**17  # terms of a task that adds up what the others left, at the least
-FLOPS = 2**23  # of a task at the least, about
+FLOPS = 2**22  # of a task at the least, about
 CHANNELS = 64  # pairs of channel and tap of a task at the least
 
 
@@ -108,6 +108,11 @@ def conv2d_grad_w_implicit_gemm_sum_kernel(partial, k0, k1, turn, gw, lanes):
         copy_elements(gw, k0 * filters, whole, k0 * filters, (k1 - k0) * filters)
 
 
+def even(count: int) -> int:
+    """The largest power of two up to ``count``, at least 1: the threads of most machines share them evenly."""
+    return 1 << (max(1, count).bit_length() - 1)
+
+
 def pays_grad_w(gy, x, *, groups, **params) -> bool | str:
     """Enough filters a group, else a vector is mostly empty."""
     filters, channels = gy.shape[1] // groups, x.shape[1] // groups
@@ -134,11 +139,11 @@ def _fill(gw, gy, x, stride, taps):
         gw, gy, x = gw.reshape(gw.shape[1], gw.shape[0], 1, 1), x, gy
     (N, F, *out), (_, C, *size), CG = gy.shape, x.shape, gw.shape[1]
     groups, K = C // CG, CG * len(taps)
-    # As many sums side by side as take little memory; then parts of the channels.
-    tasks = max(1, min(TASKS, 2 * gy.size * K // FLOPS) // groups)
+    # As many sums side by side as take little memory; then parts of the channels. By the sizes alone: sums are cut.
+    tasks = max(1, min(TASKS, even(2 * gy.size * K // FLOPS)) // groups)
     shares = max(1, min(tasks, SUMS // gw.size))
     grain = max(cdiv(CG, cdiv(tasks, shares)), min(CG, cdiv(CHANNELS, len(taps))))
-    plan = plan_of(grain, tuple(size), tuple(out), stride, taps, N)
+    plan = plan_of(grain, tuple(size), tuple(out), stride, taps, N, shares)
     call = _Call(gy, x, plan, taps, groups, F // groups, CG)
     parts = threads.ranges(len(plan.blocks), cdiv(len(plan.blocks), shares))
     partial = pool.empty((groups, len(parts), K, F // groups), gy.dtype)
