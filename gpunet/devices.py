@@ -195,8 +195,8 @@ def empty(shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Any:
     Tests and benchmarks switch poisoning on, so that an element a kernel forgot to write shows. On the processor large
     arrays get memory that was used before, see :mod:`gpunet.cpu.buffers`.
     """
-    if not config.settings.poison:
-        return buffers.pool.empty(shape, dtype) if xp is np else xp.empty(shape, dtype)
-    dtype = np.dtype(dtype)
-    poison = np.nan if dtype.kind == "f" else np.iinfo(dtype).max if dtype.kind in "iu" else 1
-    return xp.full(shape, poison, dtype)
+    out = buffers.pool.empty(shape, dtype) if xp is np else xp.empty(shape, dtype)
+    if config.settings.poison:
+        kind = out.dtype.kind
+        out.fill(np.nan if kind == "f" else np.iinfo(out.dtype).max if kind in "iu" else 1)
+    return out

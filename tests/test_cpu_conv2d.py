@@ -112,6 +112,36 @@ def test_gradient_of_so_many_filters(filters, groups, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("images", "groups"), [(1, 1), (2, 1), (2, 3)])
+def test_gradient_of_the_filters_from_several_patches_a_task(images, groups, dtype, monkeypatch):
+    """So many channels that a patch has a few rows of an image only, and more patches than tasks."""
+    from gpunet.kernels.conv2d import grad_w_numba_cpu
+
+    monkeypatch.setattr(config.settings, "poison", True)
+    shares, whole = [], grad_w_numba_cpu.plan_of
+
+    def plan_of(*sizes):
+        shares.append((len(whole(*sizes).blocks), sizes[-1]))
+        return whole(*sizes)
+
+    monkeypatch.setattr(grad_w_numba_cpu, "plan_of", plan_of)
+    c = made(((images, 300 * groups, 21, 19), 3 * groups, (3, 3), 1, 1, groups), dtype)
+    wanted = conv2d_numpy.conv2d_grad_w_reference(
+        c.gy.astype(np.float64), c.x.astype(np.float64), kernel_size=c.window, **c.how
+    )
+    near(of("conv2d.grad_w", "implicit_gemm")(c.gy, c.x, kernel_size=c.window, **c.how), wanted)
+    ((patches, most),) = shares
+    assert patches > most
+
+
+@pytest.mark.parametrize(("count", "found"), [(0, 1), (1, 1), (3, 2), (4, 4), (15, 8), (16, 16)])
+def test_tasks_of_a_gradient_are_even(count, found):
+    from gpunet.kernels.conv2d.grad_w_numba_cpu import even
+
+    assert even(count) == found
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pixels", [1, 15, 16, 47, 64, 65, 200])
 def test_gradient_of_the_bias_over_so_many_pixels(pixels, dtype):
     gy = np.random.default_rng(pixels).standard_normal((3, 5, 1, pixels)).astype(dtype)

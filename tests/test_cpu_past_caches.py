@@ -8,6 +8,7 @@ from gpunet import dispatch
 from gpunet.devices import CPU, empty
 
 pytest.importorskip("numba")
+from gpunet.kernels.common.past_caches_numba_cpu import past_caches
 
 ENTRIES = ["relu.forward", "relu.grad_x", "softmax.grad_x"]
 
@@ -38,6 +39,7 @@ def test_large_results_agree_with_the_definition(entry, dtype):
     chosen = dispatch.find(CPU, entry, tuple(arrays), options)
     assert chosen.backend == "numba_cpu"
     found = chosen.function(*arrays, **options)
+    assert past_caches(found)
     np.testing.assert_allclose(found, wanted, rtol=1e-3 if dtype == "float32" else 1e-9, atol=1e-4)
     again = [empty(each.shape, each.dtype) for each in arrays]
     for one, other in zip(again, arrays, strict=True):
