@@ -134,6 +134,19 @@ def test_gradient_of_the_filters_from_several_patches_a_task(images, groups, dty
     assert patches > most
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradient_of_the_filters_over_many_outputs(dtype, monkeypatch):
+    """More outputs in a patch than are summed up before they are added to the ones before."""
+    from gpunet.kernels.conv2d import grad_w_numba_cpu
+
+    monkeypatch.setattr(config.settings, "poison", True)
+    c = made(((1, 2, 47, 46), 5, (3, 3), 1, 1, 1), dtype)
+    assert c.gy[0, 0].size > 2 * grad_w_numba_cpu.SPAN
+    wide = c.gy.astype(np.float64), c.x.astype(np.float64)
+    wanted = conv2d_numpy.conv2d_grad_w_reference(*wide, kernel_size=c.window, **c.how)
+    near(of("conv2d.grad_w", "implicit_gemm")(c.gy, c.x, kernel_size=c.window, **c.how), wanted)
+
+
 @pytest.mark.parametrize(("count", "found"), [(0, 1), (1, 1), (3, 2), (4, 4), (15, 8), (16, 16)])
 def test_tasks_of_a_gradient_are_even(count, found):
     from gpunet.kernels.conv2d.grad_w_numba_cpu import even
