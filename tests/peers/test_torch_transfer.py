@@ -1,0 +1,47 @@
+"""Transfer learning in both libraries."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from gpunet import data
+from gpunet.examples import transfer as ours
+
+pytest.importorskip("torch", reason='PyTorch is not installed; pip install "gpunet[peers]"')
+pytestmark = pytest.mark.peers
+transfer = importlib.import_module("gpunet.bench.peers.transfer")  # it imports PyTorch
+
+
+def test_what_is_frozen_stays_and_the_rest_moves():
+    digits = data.load("digits8")
+    images, labels = ours.a_few(digits, 20, 0)
+    x = ours.enlarged(images)
+    states = {way: transfer.theirs(way, x, labels, 3, 0).state_dict() for way in ours.WAYS}
+    frozen, tuned = ([each.numpy() for each in states[way].values()] for way in ("frozen", "fine-tuned"))
+    model = ours.trained("frozen", x, labels, 3, 0).model
+    for here, there in zip(
+        [np.array(each.data) for each in model.state_dict().values()][:-2], frozen[:-2], strict=True
+    ):
+        np.testing.assert_array_equal(here, there)  # below the last layer the weights of the package, in both
+    assert all((one != other).any() for one, other in zip(frozen[:2], tuned[:2], strict=True))
+
+
+def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    asked = ["--labels", "50", "--seeds", "1", "--epochs", "12", "--json", str(tmp_path / "found.json")]
+    assert transfer.main(asked) == 0
+    told, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
+    (run,) = found["runs"]
+    assert list(run["ways"]) == ["scratch", "frozen", "fine-tuned"]
+    for library in ("gpunet", "torch"):
+        (accuracy,) = run["ways"]["fine-tuned"][library]
+        assert accuracy > 0.8
+        assert f"{accuracy:.1%}" in told
+
+
+def test_too_few_labels_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        transfer.main(["--labels", "5"])
+    assert "--labels must be at least 10" in capsys.readouterr().err
