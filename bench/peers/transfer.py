@@ -3,7 +3,7 @@
     python -m gpunet.bench.peers.transfer                       # 50 and 100 labels, five seeds each, as a table
     python -m gpunet.bench.peers.transfer --seeds 2 --json FILE # and as JSON
 
-The order of the batches and the masks of dropout are PyTorch's own: two samples of one experiment for each seed.
+The order of the batches and the masks of dropout are others than gpunet's: two samples of one experiment for each seed.
 """
 
 import argparse
@@ -83,16 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=30, help="of each run (30)")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     given = parser.parse_args(arguments)
-    for name in ("labels", "seeds", "epochs"):
-        least = 10 if name == "labels" else 1
-        if np.min(getattr(given, name)) < least:
-            parser.error(f"--{name} must be at least {least}, got {getattr(given, name)}")
+    for count in given.labels:
+        if count < 10 or count % 10:
+            parser.error(f"--labels must be as many of each of the ten digits, 10, 20 and so on, got {count}")
+    for name in ("seeds", "epochs"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(given, name)}")
     torch.set_num_threads(get_num_threads())
     begin = time.monotonic()
     records = [compare(count, given.seeds, given.epochs) for count in dict.fromkeys(given.labels)]
-    table = Table(
-        "labels", "way", "gpunet", "PyTorch", title=f"accuracy on the test images, mean of {given.seeds} seeds"
-    )
+    title = f"accuracy on the test images, mean of {given.seeds} seeds"
+    table = Table("labels", "way", "gpunet", "PyTorch", title=title)
     for record in records:
         for way, found in record["ways"].items():
             table.add_row(str(record["labels"]), way, *(f"{np.mean(each):.1%}" for each in found.values()))

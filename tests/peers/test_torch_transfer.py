@@ -20,10 +20,8 @@ def test_what_is_frozen_stays_and_the_rest_moves():
     x = ours.enlarged(images)
     states = {way: transfer.theirs(way, x, labels, 3, 0).state_dict() for way in ours.WAYS}
     frozen, tuned = ([each.numpy() for each in states[way].values()] for way in ("frozen", "fine-tuned"))
-    model = ours.trained("frozen", x, labels, 3, 0).model
-    for here, there in zip(
-        [np.array(each.data) for each in model.state_dict().values()][:-2], frozen[:-2], strict=True
-    ):
+    state = ours.trained("frozen", x, labels, 3, 0).model.state_dict()
+    for here, there in zip([np.array(each.data) for each in state.values()][:-2], frozen[:-2], strict=True):
         np.testing.assert_array_equal(here, there)  # below the last layer the weights of the package, in both
     assert all((one != other).any() for one, other in zip(frozen[:2], tuned[:2], strict=True))
 
@@ -41,7 +39,16 @@ def test_the_table_and_the_file(tmp_path, capsys, monkeypatch):
         assert f"{accuracy:.1%}" in told
 
 
-def test_too_few_labels_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--labels", "5"], "--labels must be as many of each of the ten digits, 10, 20 and so on, got 5"),
+        (["--labels", "50", "55"], "and so on, got 55"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--epochs", "-1"], "--epochs must be at least 1, got -1"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(asked, told, capsys):
     with pytest.raises(SystemExit):
-        transfer.main(["--labels", "5"])
-    assert "--labels must be at least 10" in capsys.readouterr().err
+        transfer.main(asked)
+    assert told in " ".join(capsys.readouterr().err.split())
