@@ -23,6 +23,7 @@ FLOORS = {
     "gpunet.train": 4, "gpunet.data": 4, "gpunet.io": 4, "gpunet.plot": 4,
     "gpunet.measure": 5, "gpunet.bench": 5,
     "gpunet.cli": 6, "gpunet.__main__": 6, "gpunet.examples": 6,
+    "gpunet.bench.peers.transfer": 6,  # a program about one of the examples
     "gpunet": 6,
 }  # fmt: skip
 
