@@ -115,10 +115,10 @@ def test_gradient_of_so_many_filters(filters, groups, dtype):
 @pytest.mark.parametrize(("images", "groups"), [(1, 1), (2, 1), (2, 3)])
 def test_gradient_of_the_filters_from_several_patches_a_task(images, groups, dtype, monkeypatch):
     """So many channels that a patch has a few rows of an image only, and more patches than tasks."""
-    from gpunet.kernels.conv2d import grad_w_numba_cpu
+    from gpunet.kernels.conv2d import grad_w_numba_cpu, patches_numba_cpu
 
     monkeypatch.setattr(config.settings, "poison", True)
-    shares, whole = [], grad_w_numba_cpu.plan_of
+    shares, whole = [], patches_numba_cpu.plan_of
 
     def plan_of(*sizes):
         shares.append((len(whole(*sizes).blocks), sizes[-1]))
