@@ -39,6 +39,15 @@ def test_without_dropout_the_twin_ends_at_the_same_accuracy(more):
     assert epochs[-1]["test"]["accuracy"] == (found.argmax(1) == y).mean()
 
 
+def test_the_twin_goes_on_training_after_it_was_judged():
+    """Judging puts it into evaluation mode, in which running statistics would stand still and nothing be dropped."""
+    run = Run({"model": "reference_cnn", "data": "fashion_mini", "epochs": 2, "limit": 130})
+    model, epochs = training.theirs(run)
+    norms = [each for each in model.modules() if isinstance(each, training.torch.nn.BatchNorm2d)]
+    assert [int(each.num_batches_tracked) for each in norms] == 3 * [2 * len(run.loader)]
+    assert len(epochs) == 2
+
+
 def test_the_table_and_the_file(monkeypatch, tmp_path, capsys):
     """Two seeds of a short run: what is printed is what is written, and both libraries' ensembles are judged."""
     given = {"model": "softmax_regression", "data": "fashion_mini", "epochs": 2, "limit": 500}
